@@ -1,0 +1,102 @@
+"""The configuration of FEALLM: LLaVA's, plus the Local Clue Aggregator and the projector's fusion.
+
+`FEALLMConfig()` is the paper's 7B. feallm-mini differs from it in numbers only.
+"""
+
+from typing import Literal
+
+from transformers import LlamaConfig, LlavaConfig
+
+CROP_GROUPS = ("edge_half", "edge_three_quarters", "corner_half", "corner_three_quarters")
+"""The four groups of local crops the paper's Figure 5 ablates."""
+
+
+class FEALLMConfig(LlavaConfig):
+    """Sizes and switches of a FEALLM; every field not listed here is `LlavaConfig`'s.
+
+    Args:
+        crop_groups: groups of local crops in use, any of `CROP_GROUPS`; four crops each.
+        crop_size: side in pixels to which every crop is resized (ours; the paper gives none).
+        lca_channels: output channels of the convolution stages; each halves the side. The last is
+            the width of a clue. The paper has four stages of 64.
+        lca_depths: convolutions in each stage; those after the first are residual (the paper: 1).
+        lca_dropout: dropout on the clues while training.
+        use_lca: off, there is no local token and nothing local in the fusion (ablation).
+        use_mpp: off, the projector is LLaVA's: its MLP on the deep features (ablation).
+        mpp_shallow: fuse shallow features into the deep ones (Eq 4; ablation).
+        mpp_local: fuse the local clues into the deep features (Eq 5, 6; ablation).
+        mpp_residual: "paper": F_c replaces F_L as in Eq 4. "identity": F_L + scale_out * fusion,
+            scale_out starting at 0, so that a new model answers exactly as LLaVA did (ours).
+        mpp_shallow_layers: indices of the vision tower's hidden states F_s (0: the embeddings).
+        mpp_num_heads: heads of each deformable attention.
+        mpp_num_points: sampling points of a head on each level.
+
+    Raises:
+        ValueError: a field is out of range or two fields contradict each other.
+    """
+
+    model_type = "feallm"
+
+    image_token_index: int = 32000
+    crop_groups: list[str] | tuple[str, ...] = CROP_GROUPS
+    crop_size: int = 112
+    lca_channels: list[int] | tuple[int, ...] = (64, 64, 64, 64)
+    lca_depths: list[int] | tuple[int, ...] = (1, 1, 1, 1)
+    lca_dropout: float = 0.0
+    use_lca: bool = True
+    use_mpp: bool = True
+    mpp_shallow: bool = True
+    mpp_local: bool = True
+    mpp_residual: Literal["paper", "identity"] = "paper"
+    mpp_shallow_layers: list[int] | tuple[int, ...] = (3, 8, 13, 18)
+    mpp_num_heads: int = 16
+    mpp_num_points: int = 4
+
+    def __post_init__(self, **kwargs):
+        if self.text_config is None:  # Vicuna-7B as LLaVA-1.5 extends it: 32,000 tokens + <image>, <pad>, padding
+            self.text_config = LlamaConfig(
+                vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5, pad_token_id=32001
+            )
+        super().__post_init__(**kwargs)
+        self.crop_groups = list(self.crop_groups)
+        self.lca_channels = list(self.lca_channels)
+        self.lca_depths = list(self.lca_depths)
+        self.mpp_shallow_layers = list(self.mpp_shallow_layers)
+        self._check()
+
+    def _check(self) -> None:
+        unknown = set(self.crop_groups) - set(CROP_GROUPS)
+        if unknown or len(set(self.crop_groups)) != len(self.crop_groups):
+            raise ValueError(f"crop_groups are {self.crop_groups}: each of {CROP_GROUPS} at most once.")
+        if self.use_lca and not self.crop_groups:
+            raise ValueError("use_lca needs at least one of the crop_groups.")
+        if any(width % 8 for width in self.lca_channels):
+            raise ValueError(f"lca_channels {self.lca_channels} must be multiples of 8 (GroupNorm).")
+        if len(self.lca_depths) != len(self.lca_channels) or min(self.lca_depths) < 1:
+            raise ValueError(f"lca_depths {self.lca_depths}: one number >= 1 for each of lca_channels.")
+        if self.crop_size < 2 ** len(self.lca_channels):
+            raise ValueError(f"crop_size {self.crop_size} is too small for {len(self.lca_channels)} halvings.")
+        vision = self.vision_config
+        if vision.image_size % vision.patch_size:
+            raise ValueError(f"image_size {vision.image_size} is no multiple of patch {vision.patch_size}.")
+        if vision.hidden_size % self.mpp_num_heads:
+            raise ValueError(f"{vision.hidden_size} features do not divide by {self.mpp_num_heads} heads.")
+        if not all(0 <= k <= vision.num_hidden_layers for k in self.mpp_shallow_layers):
+            raise ValueError(f"mpp_shallow_layers {self.mpp_shallow_layers}: the tower has no such layer.")
+        if self.use_mpp and not (self.mpp_shallow or (self.use_lca and self.mpp_local)):
+            raise ValueError("use_mpp has nothing to fuse: turn on mpp_shallow, or use_lca and mpp_local.")
+
+    @property
+    def num_crops(self) -> int:
+        """C, the number of local crops."""
+        return 4 * len(self.crop_groups) if self.use_lca else 0
+
+    @property
+    def grid_size(self) -> int:
+        """Side of the tower's square grid of patches."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def num_image_tokens(self) -> int:
+        """K, the tokens a face takes in the prompt: its patches and, with the LCA, F_local."""
+        return self.grid_size**2 + int(self.use_lca)

@@ -1,0 +1,92 @@
+"""Local Clue Aggregator: 16 crops of a face become 16 clues that attend to one another.
+
+FEALLM (arXiv 2505.13419), Eq 1 to 3. Ours: stride, normalisation and activation of the
+convolutions, which the paper does not give; learned query, key and value maps of one head, after
+its "learn and assign weights"; optional residual convolutions for the small member.
+
+Letters: B faces, C crops, D_c width of a clue, D_t width of the language model.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class ClueConv(nn.Conv2d):
+    """A convolution of the LCA; its own class so that its Kaiming start is not mistaken."""
+
+
+class ConvStage(nn.Module):
+    """Halve the side with one convolution, then refine with `depth - 1` residual ones."""
+
+    def __init__(self, in_channels: int, out_channels: int, depth: int):
+        super().__init__()
+        self.reduce = ClueConv(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
+        self.reduce_norm = nn.GroupNorm(8, out_channels)
+        self.refine = nn.ModuleList(
+            ClueConv(out_channels, out_channels, 3, padding=1, bias=False) for _ in range(depth - 1)
+        )
+        self.refine_norm = nn.ModuleList(nn.GroupNorm(8, out_channels) for _ in range(depth - 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.reduce_norm(self.reduce(x)))  # (n, out, h / 2, w / 2)
+        for conv, norm in zip(self.refine, self.refine_norm, strict=True):
+            x = F.relu(x + norm(conv(x)))
+        return x
+
+
+class LocalClueAggregator(nn.Module):
+    """Aggregate the local crops of a face into clues and one token.
+
+    Args:
+        num_crops: C.
+        channels: output channels of each convolution stage; the last is D_c.
+        hidden_size: D_t, the width of the local token.
+        depths: convolutions in each stage.
+        dropout: dropout on the clues while training.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_crops: int,
+        channels: list[int],
+        depths: list[int],
+        hidden_size: int,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        width = channels[-1]
+        self.num_crops = num_crops
+        self.stages = nn.Sequential(
+            *(ConvStage(*sizes) for sizes in zip([3, *channels[:-1]], channels, depths, strict=True))
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.to_token = nn.Linear(num_crops * width, hidden_size)
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the attended clues, the local token and the attention among the clues.
+
+        Args:
+            crops: (B, C, 3, h, w), normalised as the vision tower's input.
+
+        Returns:
+            F_attn (B, C, D_c), F_local (B, 1, D_t), attention (B, C, C) whose rows sum to 1.
+
+        Raises:
+            ValueError: the number of crops is not C.
+        """
+        if crops.shape[1] != self.num_crops:
+            raise ValueError(f"{crops.shape[1]} local crops were given; this model reads {self.num_crops}.")
+        x = crops.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B * C, 3, h, w)
+        clues = self.stages(x).mean((2, 3)).unflatten(0, crops.shape[:2])  # R_local (B, C, D_c)   Eq 1
+        clues = self.dropout(clues)
+        query, key, value = self.query(clues), self.key(clues), self.value(clues)
+        scores = query @ key.transpose(1, 2) / key.shape[-1] ** 0.5
+        attention = scores.float().softmax(-1)  # (B, C, C)
+        attended = attention.to(value.dtype) @ value  # F_attn (B, C, D_c)   Eq 2
+        token = self.to_token(attended.flatten(1)).unsqueeze(1)  # F_local (B, 1, D_t)   Eq 3
+        return attended, token, attention

@@ -1,0 +1,191 @@
+"""The packed faces as a dataset, and the augmentation that turns canvases into model inputs.
+
+One augmentation serves every stage. It draws each face once aligned, as `faces.align_face` would,
+or once as an unaligned crop, as `--face-crop` gets them, and then lives through what uploads do to
+pictures: turned, shifted, tinted, greyed, blurred, made small, darkened, covered.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from feallm.crops import cut_crops
+from train.mini.prepare import CANVAS, EXPRESSIONS, MARGIN, SETS
+
+MIRRORED_BLENDSHAPES = (
+    *((1, 2), (4, 5), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16), (17, 18), (19, 20), (21, 22)),
+    *((24, 26), (28, 29), (30, 31), (33, 39), (34, 35), (36, 37), (44, 45), (46, 47), (48, 49), (50, 51)),
+)
+"""Left and right partners in MediaPipe's list of 52."""
+POINTS = tuple(range(0, 478, 7))
+"""The face points the side task predicts: every seventh of the 478."""
+
+
+class Faces(Dataset):
+    """Packed faces of one split with their labels.
+
+    An item is a dict: `canvas` (144, 144, 1 or 3) uint8, `frame` (2, 3), `votes` (7,) summing to 1,
+    `aus` (12,) in [0, 1], `blendshapes` (52,), `points` (P, 2) on the canvas, `found` (whether the
+    last three mean anything), `aligned` (False: the unaligned crop is the only one there is).
+    """
+
+    def __init__(self, packs: Path, split: str, sets: tuple[str, ...] = SETS):
+        labels = np.load(packs / "aus.npz")
+        self.parts, self.index = [], []
+        for name in sets:
+            if not (packs / f"{name}.npz").is_file():
+                continue
+            if name == "ckplus_validation" and split == "train":
+                continue  # its licence and our promise: never trained on
+            pack = dict(np.load(packs / f"{name}.npz"))
+            votes = pack["votes"].astype(np.float32)
+            keep = (pack["split"] == split) & (votes.sum(1) > 0)
+            pack["votes"] = votes / np.maximum(votes.sum(1, keepdims=True), 1)
+            pack["levelled"] = labels[name]
+            pack["points"] = pack["points"][:, list(POINTS)]
+            self.index += [(len(self.parts), int(i)) for i in np.flatnonzero(keep)]
+            self.parts.append(pack)
+        if not self.index:
+            raise FileNotFoundError(f"{packs} holds no {split} faces: run train.mini.prepare first.")
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray | bool]:
+        part, k = self.index[i]
+        pack = self.parts[part]
+        item = {n: pack[n][k] for n in ("canvas", "frame", "votes", "blendshapes", "points")}
+        return item | {"aus": pack["levelled"][k], "found": bool(pack["found"][k]), "index": i}
+
+    def majority(self) -> np.ndarray:
+        """(n,) index of each face's expression."""
+        return np.array([self.parts[p]["votes"][k].argmax() for p, k in self.index])
+
+    def sampling_weights(self, power: float) -> np.ndarray:
+        """(n,) weights that lift rare expressions: frequency to the minus `power`."""
+        expression = self.majority()
+        count = np.bincount(expression, minlength=len(EXPRESSIONS))
+        return (1.0 / np.maximum(count, 1) ** power)[expression]
+
+
+class Augment:
+    """Turn items into a batch; `train=False` only aligns.
+
+    Args:
+        size: side of the aligned face in pixels.
+        crop_size, crop_groups: the model's local crops.
+        mean, std: the processor's normalisation, three numbers each.
+        unaligned: share of faces drawn as unaligned crops.
+    """
+
+    def __init__(self, *, size, crop_size, crop_groups, mean, std, train, unaligned=0.4):
+        self.size, self.crop_size, self.crop_groups = size, crop_size, crop_groups
+        self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
+        self.train, self.unaligned = train, unaligned
+
+    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+        canvases = [torch.from_numpy(i["canvas"]).permute(2, 0, 1).expand(3, -1, -1) for i in items]
+        canvas = torch.stack(canvases).float() / 255  # (B, 3, 144, 144)
+        place, flipped = self._places(items)
+        faces = self._draw(canvas, place)
+        points = torch.from_numpy(np.stack([i["points"] for i in items]))
+        points = self._move(points, place)
+        shapes = torch.from_numpy(np.stack([i["blendshapes"] for i in items]))
+        if self.train:
+            faces = self._photometry(faces)
+            swap = torch.arange(52)
+            for a, b in MIRRORED_BLENDSHAPES:
+                swap[a], swap[b] = b, a
+            shapes = torch.where(flipped[:, None], shapes[:, swap], shapes)
+        found = torch.tensor([i["found"] for i in items])
+        return self.inputs(faces) | {
+            "votes": torch.from_numpy(np.stack([i["votes"] for i in items])),
+            "aus": torch.from_numpy(np.stack([i["aus"] for i in items])),
+            "blendshapes": shapes,
+            "points": points,
+            "has_shapes": found,
+            "has_points": found & ~flipped,  # mirrored points would have changed their names
+            "index": torch.tensor([i["index"] for i in items]),
+        }
+
+    def inputs(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Normalise faces (B, 3, S, S) in [0, 1] and cut their crops."""
+        pixels = (faces - self.mean) / self.std
+        return {
+            "pixel_values": pixels,
+            "pixel_values_local": cut_crops(pixels, self.crop_groups, self.crop_size),
+        }
+
+    def _places(self, items: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, 3) maps from the face's square to the canvas, and which faces are mirrored."""
+        n, size = len(items), self.size
+        scale = CANVAS / MARGIN / size
+        shift = (CANVAS - CANVAS / MARGIN) / 2
+        aligned = torch.tensor([[scale, 0, shift], [0, scale, shift], [0, 0, 1.0]])
+        place = aligned.repeat(n, 1, 1)
+        if not self.train:
+            return place, torch.zeros(n, dtype=torch.bool)
+        frames = torch.from_numpy(np.stack([i["frame"] for i in items]))
+        frames = torch.cat([frames * torch.tensor([96 / size, 96 / size, 1.0]), place[:, 2:]], dim=1)
+        raw = torch.rand(n) < self.unaligned
+        place = torch.where(raw[:, None, None], frames, place)
+        flipped = torch.rand(n) < 0.5
+        angle = torch.randn(n) * 0.10
+        zoom = torch.exp(torch.randn(n) * 0.09)
+        cos, sin = angle.cos() * zoom, angle.sin() * zoom
+        mirror = torch.where(flipped, -1.0, 1.0)
+        centre, zero, one = size / 2, torch.zeros(n), torch.ones(n)
+        move = torch.randn(2, n) * 0.035 * size
+        jitter = torch.stack([cos * mirror, -sin, zero, sin * mirror, cos, zero, zero, zero, one], -1)
+        jitter = jitter.view(n, 3, 3)
+        jitter[:, :2, 2] = centre + move.T - (jitter[:, :2, :2] * centre).sum(-1)
+        return place @ jitter, flipped
+
+    def _draw(self, canvas: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        size = self.size
+        line = torch.arange(size) + 0.5
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        grid = torch.stack([x.flatten(), y.flatten(), torch.ones(size * size)], -1)  # (S*S, 3)
+        at = grid @ place[:, :2].transpose(1, 2)  # (B, S*S, 2) on the canvas
+        at = (2 * at / CANVAS - 1).view(-1, size, size, 2)
+        return F.grid_sample(canvas, at, padding_mode="border", align_corners=False)
+
+    def _move(self, points: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """Canvas points -> the face's square, as fractions around its centre, in [-1, 1]."""
+        back = torch.linalg.inv(place)
+        ones = torch.ones_like(points[..., :1])
+        moved = torch.cat([points, ones], -1) @ back[:, :2].transpose(1, 2)
+        return 2 * moved / self.size - 1
+
+    def _photometry(self, faces: torch.Tensor) -> torch.Tensor:
+        n = len(faces)
+
+        def some(share: float) -> torch.Tensor:
+            return (torch.rand(n) < share).view(n, 1, 1, 1)
+
+        grey = faces.mean(1, keepdim=True).expand_as(faces)
+        faces = torch.where(some(0.25), grey, faces)
+        tint = 1 + torch.randn(n, 3, 1, 1) * 0.08
+        faces = torch.where(some(0.3), faces * tint, faces)
+        gamma = torch.exp(torch.randn(n, 1, 1, 1) * 0.25)
+        faces = faces.clamp(1e-3, 1) ** gamma
+        mean = faces.mean((1, 2, 3), keepdim=True)
+        contrast = torch.exp(torch.randn(n, 1, 1, 1) * 0.2)
+        faces = (faces - mean) * contrast + mean + torch.randn(n, 1, 1, 1) * 0.06
+        ramp = torch.linspace(-1, 1, self.size)
+        light = torch.randn(n, 1, 1, 1) * ramp.view(1, 1, 1, -1) + torch.randn(n, 1, 1, 1) * ramp.view(1, 1, -1, 1)
+        faces = torch.where(some(0.3), faces * (1 + 0.2 * light), faces)
+        side = int(torch.randint(self.size // 4, self.size, ()))  # one small size for this batch's share
+        small = F.interpolate(faces, (side, side), mode="bilinear", antialias=True)
+        small = F.interpolate(small, (self.size, self.size), mode="bilinear")
+        faces = torch.where(some(0.3), small, faces)
+        faces = faces + torch.where(some(0.3), torch.randn(faces.shape) * 0.03, torch.zeros(()))
+        covered = torch.rand(n) < 0.15
+        for i in covered.nonzero().flatten().tolist():
+            h, w = (int(self.size * (0.1 + 0.3 * torch.rand(()))) for _ in range(2))
+            y, x = int(torch.randint(0, self.size - h, ())), int(torch.randint(0, self.size - w, ()))
+            faces[i, :, y : y + h, x : x + w] = torch.rand(3, 1, 1)
+        return faces.clamp(0, 1)

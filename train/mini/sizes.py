@@ -1,0 +1,54 @@
+"""The sizes of feallm-mini: the 7B's architecture in numbers that two CPU cores can carry."""
+
+from transformers import CLIPVisionConfig, LlamaConfig
+
+from feallm.configuration import FEALLMConfig
+
+MEAN = (0.5, 0.5, 0.5)
+STD = (0.25, 0.25, 0.25)
+"""Normalisation of the mini's pixels; the 7B keeps CLIP's."""
+
+
+def mini_config(vocab_size: int, **changes) -> FEALLMConfig:
+    """Return the mini's configuration; `changes` are fields of `FEALLMConfig` (ablations).
+
+    The tower's last hidden state is its deep feature: unlike CLIP's, it was not trained for a
+    class token. Special tokens are 0 <unk>, 1 <s>, 2 </s>, 3 <image>, 4 <pad>.
+    """
+    fields = {
+        "vision_config": CLIPVisionConfig(
+            image_size=96,
+            patch_size=12,
+            hidden_size=192,
+            intermediate_size=768,
+            num_hidden_layers=5,
+            num_attention_heads=6,
+            projection_dim=192,
+        ),
+        "text_config": LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=256,
+            intermediate_size=704,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            num_key_value_heads=8,
+            max_position_embeddings=2048,
+            rms_norm_eps=1e-5,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=4,
+            tie_word_embeddings=True,
+        ),
+        "image_token_index": 3,
+        "image_seq_length": 65,
+        "vision_feature_layer": -1,
+        "tie_word_embeddings": True,
+        "crop_size": 48,
+        "lca_channels": (32, 64, 128, 256),
+        "lca_depths": (1, 1, 2, 2),
+        "lca_dropout": 0.1,
+        "mpp_shallow_layers": (1, 2, 3, 4),
+        "mpp_num_heads": 6,
+        "mpp_num_points": 4,
+    }
+    return FEALLMConfig(**(fields | changes))
