@@ -20,6 +20,7 @@ class FEALLMConfig(LlavaConfig):
         lca_channels: output channels of the convolution stages; each halves the side. The last is
             the width of a clue. The paper has four stages of 64.
         lca_depths: convolutions in each stage; those after the first are residual (the paper: 1).
+        lca_crop_embedding: tell the clues apart by a learned embedding (ours; see `lca`).
         lca_dropout: dropout on the clues while training.
         use_lca: off, there is no local token and nothing local in the fusion (ablation).
         use_mpp: off, the projector is LLaVA's: its MLP on the deep features (ablation).
@@ -42,6 +43,7 @@ class FEALLMConfig(LlavaConfig):
     crop_size: int = 112
     lca_channels: list[int] | tuple[int, ...] = (64, 64, 64, 64)
     lca_depths: list[int] | tuple[int, ...] = (1, 1, 1, 1)
+    lca_crop_embedding: bool = False
     lca_dropout: float = 0.0
     use_lca: bool = True
     use_mpp: bool = True

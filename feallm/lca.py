@@ -16,6 +16,10 @@ class ClueConv(nn.Conv2d):
     """A convolution of the LCA; its own class so that its Kaiming start is not mistaken."""
 
 
+class ClueMap(nn.Linear):
+    """A query, key or value map of the LCA; starts as the identity, so that clues attend by likeness."""
+
+
 class ConvStage(nn.Module):
     """Halve the side with one convolution, then refine with `depth - 1` residual ones."""
 
@@ -43,6 +47,8 @@ class LocalClueAggregator(nn.Module):
         channels: output channels of each convolution stage; the last is D_c.
         hidden_size: D_t, the width of the local token.
         depths: convolutions in each stage.
+        crop_embedding: add to each clue which crop it comes from (ours). Without it the first
+            attention is nearly uniform, and sixteen equal means hide what the single crops saw.
         dropout: dropout on the clues while training.
     """
 
@@ -53,6 +59,7 @@ class LocalClueAggregator(nn.Module):
         channels: list[int],
         depths: list[int],
         hidden_size: int,
+        crop_embedding: bool = False,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -61,10 +68,11 @@ class LocalClueAggregator(nn.Module):
         self.stages = nn.Sequential(
             *(ConvStage(*sizes) for sizes in zip([3, *channels[:-1]], channels, depths, strict=True))
         )
+        self.crop_embedding = nn.Parameter(torch.empty(num_crops, width)) if crop_embedding else None
         self.dropout = nn.Dropout(dropout)
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
+        self.query = ClueMap(width, width, bias=False)
+        self.key = ClueMap(width, width, bias=False)
+        self.value = ClueMap(width, width, bias=False)
         self.to_token = nn.Linear(num_crops * width, hidden_size)
 
     def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -83,6 +91,8 @@ class LocalClueAggregator(nn.Module):
             raise ValueError(f"{crops.shape[1]} local crops were given; this model reads {self.num_crops}.")
         x = crops.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B * C, 3, h, w)
         clues = self.stages(x).mean((2, 3)).unflatten(0, crops.shape[:2])  # R_local (B, C, D_c)   Eq 1
+        if self.crop_embedding is not None:
+            clues = clues + self.crop_embedding
         clues = self.dropout(clues)
         query, key, value = self.query(clues), self.key(clues), self.value(clues)
         scores = query @ key.transpose(1, 2) / key.shape[-1] ** 0.5

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from feallm.configuration import FEALLMConfig
 from feallm.deformable import SamplingOffsets, SamplingWeights
-from feallm.lca import ClueConv, LocalClueAggregator
+from feallm.lca import ClueConv, ClueMap, LocalClueAggregator
 from feallm.projector import MultiPerspectiveProjector
 
 
@@ -37,6 +37,12 @@ def _start_weights(module: nn.Module) -> bool:
     if isinstance(module, ClueConv):
         # transformers' normal(0.02) would shrink the pooled clue to a few thousandths
         init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, ClueMap):
+        init.eye_(module.weight)
+    elif isinstance(module, LocalClueAggregator):
+        if module.crop_embedding is not None:
+            # a clue's score for itself is about 3 above the others': half of the attention stays
+            init.normal_(module.crop_embedding, std=(3 / module.crop_embedding.shape[1] ** 0.5) ** 0.5)
     elif isinstance(module, SamplingOffsets):
         init.zeros_(module.weight)
         with torch.no_grad():
@@ -67,6 +73,7 @@ class FEALLMModel(LlavaModel):
                 channels=config.lca_channels,
                 depths=config.lca_depths,
                 hidden_size=config.text_config.hidden_size,
+                crop_embedding=config.lca_crop_embedding,
                 dropout=config.lca_dropout,
             )
         if config.use_mpp:

@@ -46,6 +46,7 @@ def mini_config(vocab_size: int, **changes) -> FEALLMConfig:
         "crop_size": 48,
         "lca_channels": (32, 64, 128, 256),
         "lca_depths": (1, 1, 2, 2),
+        "lca_crop_embedding": True,
         "lca_dropout": 0.1,
         "mpp_shallow_layers": (1, 2, 3, 4),
         "mpp_num_heads": 6,

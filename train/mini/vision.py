@@ -31,10 +31,10 @@ NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 class Heads(nn.Module):
     """What one pooled feature says of a face: expression, AUs, blendshapes, points."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, norm: bool):
         super().__init__()
         self.split = [NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES, 2 * len(POINTS)]
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.linear = nn.Linear(width, sum(self.split))
 
     def forward(self, pooled: torch.Tensor) -> list[torch.Tensor]:
@@ -51,7 +51,12 @@ class VisionTask(nn.Module):
         self.model.language_model = None  # not needed here, and its optimizer state neither
         width = config.vision_config.hidden_size
         self.heads = nn.ModuleDict(
-            {"deep": Heads(width), "token": Heads(config.text_config.hidden_size), "features": Heads(width)}
+            {
+                "deep": Heads(width, norm=True),
+                # faces differ little beside what all tokens share: a norm would freeze the LCA
+                "token": Heads(config.text_config.hidden_size, norm=False),
+                "features": Heads(width, norm=True),
+            }
         )
 
     def predict(self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor) -> dict:
@@ -111,9 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=float, default=9)
+    parser.add_argument("--epochs", type=float, default=6)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-steps", type=int, default=-1, help="stop early, to try things out")
     args = parser.parse_args()
@@ -149,7 +154,7 @@ def main() -> None:
             learning_rate=args.learning_rate,
             weight_decay=0.05,
             adam_beta2=0.98,
-            warmup_steps=200,
+            warmup_steps=100,
             lr_scheduler_type="cosine",
             max_grad_norm=1.0,
             bf16=True,

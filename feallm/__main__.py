@@ -1,0 +1,134 @@
+"""FEALLM on the command line: photos in, one JSON object per face out.
+
+    python -m feallm photo.jpg                     every face of a photo
+    python -m feallm holiday/ --csv faces.csv      every photo of a folder, and a table
+    python -m feallm face.png --face-crop          the picture is one face already
+    python -m feallm photo.jpg --ask "Is the smile genuine?"
+
+The objects go to standard output, one to a line (JSON Lines); progress goes to standard error. A
+photo that cannot be used gives an object with "photo" and "error", and the run goes on. Photos are
+read on this machine and sent nowhere.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from feallm import Predictor
+from feallm.facs import AUS, EXPRESSIONS, describe
+from feallm.faces import align_face, caveat, detect_faces, whole_picture
+from feallm.photos import BadPhoto, open_photo
+from feallm.predictor import MINI, ModelError, Reading
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+
+
+def list_photos(paths: list[Path]) -> list[Path]:
+    """Return the files named, and for a folder the pictures in it (by suffix), sorted."""
+    photos = []
+    for path in paths:
+        if path.is_dir():
+            photos += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        else:
+            photos.append(path)
+    return photos
+
+
+def to_json(reading: Reading) -> dict:
+    """Return the parts of a reading that a JSON object carries."""
+    return {
+        "expression": reading.expression,
+        "expression_probabilities": {e: round(p, 4) for e, p in reading.expression_probabilities.items()},
+        "action_units": list(reading.aus),
+        "action_unit_probabilities": {f"AU{k}": round(p, 4) for k, p in reading.action_unit_probabilities.items()},
+        "summary": reading.summary,
+        "movements": reading.movements,
+        "reasoning": reading.reasoning,
+    }
+
+
+def analyse_photo(predictor: Predictor, path: Path, face_crop: bool, question: str | None) -> Iterator[dict]:
+    """Yield one object per face of a photo, or one with an error."""
+    try:
+        photo, note = open_photo(path)
+        if face_crop:
+            found = [(whole_picture(photo, predictor.face_size), None)]
+        else:
+            found = [(align_face(photo, f, predictor.face_size), f) for f in detect_faces(photo)]
+        if not found:
+            raise BadPhoto("No face was found. Use a photo in which the whole face is visible.")
+    except BadPhoto as problem:
+        yield {"photo": str(path), "error": str(problem)}
+        return
+    for index, (picture, face) in enumerate(found):
+        reading = predictor.analyse(picture)
+        result = {
+            "photo": str(path),
+            "face": index,
+            "box": [round(v, 1) for v in (face.box if face else (0, 0, *photo.size))],
+            "detection": round(face.score, 4) if face else None,
+            **to_json(reading),
+            "model": predictor.name,
+        }
+        notes = " ".join(filter(None, (note, caveat(face, photo) if face else "")))
+        if notes:
+            result["note"] = notes
+        if question:
+            result["question"] = question
+            result["answer"] = "".join(predictor.stream(reading, [{"role": "user", "content": question}])).strip()
+        yield result
+
+
+def csv_row(result: dict) -> dict:
+    """Flatten one result for a table: a column per expression and per action unit."""
+    row = {k: result.get(k) for k in ("photo", "face", "expression", "summary", "error")}
+    row["action_units"] = " ".join(f"AU{k}" for k in result.get("action_units", ()))
+    row |= {f"P({e})": result.get("expression_probabilities", {}).get(e) for e in EXPRESSIONS}
+    return row | {f"P(AU{k})": result.get("action_unit_probabilities", {}).get(f"AU{k}") for k in AUS}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit status is 1 when no photo could be used."""
+    parser = argparse.ArgumentParser(
+        prog="python -m feallm",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Action units: " + ", ".join(describe(k) for k in AUS) + ".",
+    )
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER", help="pictures, or folders of them")
+    parser.add_argument("--model", default=str(MINI), metavar="DIR_OR_HUB_ID", help="a FEALLM (default: feallm-mini)")
+    parser.add_argument("--face-crop", action="store_true", help="each picture is one face already: no detection")
+    parser.add_argument("--ask", metavar="QUESTION", help="also answer this question about every face")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
+    args = parser.parse_args(arguments)
+    if args.ask is not None and not args.ask.strip():
+        parser.error("--ask needs a question.")
+    photos = list_photos(args.photos)
+    if not photos:
+        parser.error("There is no picture in the folders given.")
+    try:
+        predictor = Predictor(args.model)
+    except ModelError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    rows, usable = [], 0
+    for number, path in enumerate(photos, 1):
+        print(f"[{number}/{len(photos)}] {path}", file=sys.stderr)
+        for result in analyse_photo(predictor, path, args.face_crop, args.ask):
+            usable += "error" not in result
+            rows.append(csv_row(result))
+            print(json.dumps(result, ensure_ascii=False), flush=True)
+    if args.csv:
+        with args.csv.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, rows[0].keys())
+            table.writeheader()
+            table.writerows(rows)
+        print(f"{len(rows)} rows in {args.csv}", file=sys.stderr)
+    return 0 if usable else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

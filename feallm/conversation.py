@@ -1,0 +1,60 @@
+"""The conversation as the language model reads it: Vicuna v1's template, ids and loss mask at once.
+
+    <s>A chat ... questions. USER: <image>...\\n{question} ASSISTANT: {answer}</s>USER: ...
+
+One function serves chat and training, so they cannot drift apart. Each segment is tokenised by
+itself, as LLaVA does around its image; a person's words never become special tokens, not even if
+they type "<image>".
+"""
+
+from transformers import PreTrainedTokenizerBase
+
+IGNORE_INDEX = -100
+SYSTEM_PROMPT = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+Message = dict[str, str]
+"""{"role": "user" or "assistant", "content": text}."""
+
+
+def encode(
+    messages: list[Message], tokenizer: PreTrainedTokenizerBase, num_image_tokens: int
+) -> tuple[list[int], list[int]]:
+    """Return `input_ids` and `labels` of a conversation about one face.
+
+    The face's K placeholders stand before the first question. Labels are the ids of the answers
+    and of their `</s>`, `IGNORE_INDEX` elsewhere. A conversation that ends with a question ends
+    with "ASSISTANT:", ready to be continued; one whose last answer has the key `"open": True`
+    is left without `</s>`, to be continued too.
+
+    Raises:
+        ValueError: roles do not alternate starting with the user, or there is no message.
+    """
+    ids, labels = [tokenizer.bos_token_id], [IGNORE_INDEX]
+
+    def add(tokens: list[int], supervised: bool) -> None:
+        ids.extend(tokens)
+        labels.extend(tokens if supervised else [IGNORE_INDEX] * len(tokens))
+
+    def words(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    if not messages:
+        raise ValueError("A conversation needs at least one message.")
+    for turn, message in enumerate(messages):
+        expected = "user" if turn % 2 == 0 else "assistant"
+        if message["role"] != expected:
+            raise ValueError(f"Message {turn} is by {message['role']}; it must be the {expected}'s.")
+        if turn == 0:
+            add(words(f"{SYSTEM_PROMPT} USER:"), supervised=False)
+            add([image_token_id] * num_image_tokens, supervised=False)
+            add(words(f"\n{message['content']} ASSISTANT:"), supervised=False)
+        elif expected == "user":
+            add(words(f"USER: {message['content']} ASSISTANT:"), supervised=False)
+        else:
+            add(words(message["content"]), supervised=True)
+            if not message.get("open"):
+                add([tokenizer.eos_token_id], supervised=True)
+    return ids, labels

@@ -1,0 +1,147 @@
+"""Writing with the language model: cached, greedy or sampled, one answer or several at once.
+
+Everything works on ids whose image placeholders are filled from `image_embeds` (B, K, D_t), so
+that a face is encoded once however long the talk.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from transformers import DynamicCache
+
+from feallm.modeling import FEALLMForConditionalGeneration
+
+Model = FEALLMForConditionalGeneration
+
+
+def embed(model: Model, input_ids: torch.Tensor, image_embeds: torch.Tensor) -> torch.Tensor:
+    """Return (B, T, D_t): the ids' embeddings with the face's tokens in their places.
+
+    Raises:
+        ValueError: placeholders and image tokens differ in number.
+    """
+    embeds = model.get_input_embeddings()(input_ids)
+    mask = input_ids == model.config.image_token_id
+    if int(mask.sum()) != image_embeds.shape[0] * image_embeds.shape[1]:
+        raise ValueError(
+            f"{int(mask.sum())} image placeholders for {image_embeds.shape[0]} x {image_embeds.shape[1]} image tokens."
+        )
+    return embeds.masked_scatter(mask.unsqueeze(-1), image_embeds.to(embeds.dtype))
+
+
+class Reader:
+    """One conversation's key-value cache: reads ids, tells what could come next, steps back.
+
+    `logits` are the fp32 scores (V,) of the token after the last one read.
+    """
+
+    def __init__(self, model: Model, input_ids: list[int], image_embeds: torch.Tensor):
+        self.model, self.cache, self.length = model, DynamicCache(config=model.config.text_config), 0
+        ids = torch.tensor([input_ids], device=model.device)
+        self._advance(embed(model, ids, image_embeds))
+
+    def read(self, ids: list[int]) -> None:
+        """Read more ids (no image among them)."""
+        if ids:
+            tensor = torch.tensor([ids], device=self.model.device)
+            self._advance(self.model.get_input_embeddings()(tensor))
+
+    def _advance(self, embeds: torch.Tensor) -> None:
+        out = self.model.model.language_model(
+            inputs_embeds=embeds, past_key_values=self.cache, use_cache=True
+        )
+        self.length += embeds.shape[1]
+        self.logits = self.model.lm_head(out.last_hidden_state[0, -1]).float()
+
+    def back_to(self, length: int, logits: torch.Tensor) -> None:
+        """Forget all but the first `length` tokens; `logits` as they were then."""
+        self.cache.crop(length - self.length)
+        self.length, self.logits = length, logits
+
+    def masses(self, options: list[list[int]]) -> list[float]:
+        """Return the probability of each option as the text's continuation, in one cached walk.
+
+        An option's mass is that of its shortest beginning no other option shares. The reader is
+        left where it was.
+        """
+        length, logits = self.length, self.logits
+        chance = logits.softmax(-1)
+        result = [0.0] * len(options)
+        for token in dict.fromkeys(o[0] for o in options):
+            here = [i for i, o in enumerate(options) if o[0] == token]
+            if len(here) == 1:
+                result[here[0]] = float(chance[token])
+                continue
+            self.read([token])
+            for i, mass in zip(here, self.masses([options[i][1:] for i in here]), strict=True):
+                result[i] = float(chance[token]) * mass
+            self.back_to(length, logits)
+        return result
+
+
+def pick(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> int:
+    """Return the likeliest token, or one drawn at a temperature above 0."""
+    if temperature <= 0:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
+
+
+def stream(
+    reader: Reader,
+    eos_token_id: int,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Iterator[int]:
+    """Yield the ids of an answer as they are written; closing the generator stops at once."""
+    for _ in range(max_new_tokens):
+        token = pick(reader.logits, temperature, generator)
+        if token == eos_token_id:
+            return
+        yield token
+        reader.read([token])
+
+
+@torch.inference_mode()
+def complete(
+    model: Model,
+    prompts: list[list[int]],
+    image_embeds: torch.Tensor,
+    *,
+    pad_token_id: int,
+    eos_token_id: int,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """Continue several prompts about one face greedily in one batch; return the new ids of each.
+
+    Args:
+        prompts: P lists of ids, each with its K placeholders.
+        image_embeds: (1, K, D_t).
+    """
+    device, longest = model.device, max(map(len, prompts))
+    ids = torch.tensor([[pad_token_id] * (longest - len(p)) + p for p in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    embeds = embed(model, ids, image_embeds.expand(len(prompts), -1, -1))
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config.text_config)
+    answers: list[list[int]] = [[] for _ in prompts]
+    going = [True] * len(prompts)
+    for _ in range(max_new_tokens):
+        out = model.model.language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        tokens = model.lm_head(out.last_hidden_state[:, -1]).argmax(-1)
+        for i, token in enumerate(tokens.tolist()):
+            going[i] = going[i] and token != eos_token_id
+            if going[i]:
+                answers[i].append(token)
+        if not any(going):
+            break
+        embeds = model.get_input_embeddings()(tokens[:, None])
+        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+    return answers

@@ -1,0 +1,264 @@
+"""Predictor: the whole path for one face, used by the page, the command line and the evaluation.
+
+An analysis asks the model two short questions and reads its own probabilities where the answers
+are written; then it writes the paper's three texts in one batch, each continuing what was decided,
+so that texts and probabilities agree.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from feallm import FEALLMForConditionalGeneration, FEALLMProcessor, prompts
+from feallm.configuration import FEALLMConfig
+from feallm.conversation import Message
+from feallm.crops import Crop, list_crops
+from feallm.facs import AUS, EXPRESSIONS
+from feallm.generation import Reader, complete, stream
+
+MINI = Path(__file__).parent.parent / "assets" / "feallm-mini"
+"""The model that needs no download."""
+MAX_NEW_TOKENS = 320
+ACTIVE = 0.5
+"""An action unit is active when the model holds it likelier than not."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model sees in one face.
+
+    `expression_probabilities` sum to 1 over the seven; `action_unit_probabilities` are the
+    model's own that each unit is present, not intensities. `attention` (C, C) is the LCA's, rows
+    summing to 1; `looks` are the MPP's sampling points and weights. `face` is the aligned picture.
+    """
+
+    expression: str
+    expression_probabilities: dict[str, float]
+    aus: tuple[int, ...]
+    action_unit_probabilities: dict[int, float]
+    summary: str
+    movements: str
+    reasoning: str
+    face: Image.Image
+    attention: np.ndarray | None
+    looks: dict[str, tuple[np.ndarray, np.ndarray]]
+    image_embeds: torch.Tensor
+
+
+class ModelError(RuntimeError):
+    """A model that cannot be loaded; its text is a sentence that says why."""
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the device computes in it, else fp32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+class Predictor:
+    """A loaded FEALLM that analyses faces and talks about them.
+
+    Args:
+        model: folder or hub id of a FEALLM.
+        device, dtype: chosen by `best_device` and `best_dtype` when None.
+
+    Raises:
+        ModelError: nothing there, another kind of model, or weights missing.
+    """
+
+    def __init__(
+        self, model: str | Path = MINI, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ):
+        self.name = Path(model).name if Path(model).is_dir() else str(model)
+        self.device = device or best_device()
+        self.dtype = dtype or best_dtype(self.device)
+        try:
+            config = FEALLMConfig.from_pretrained(model)
+            if config.model_type != "feallm":
+                raise ModelError(f"{model} is a {config.model_type} model, not a FEALLM.")
+            self.model, info = FEALLMForConditionalGeneration.from_pretrained(
+                model, config=config, dtype=self.dtype, output_loading_info=True
+            )
+            self.processor = FEALLMProcessor.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"The model {model} cannot be loaded: {str(error).splitlines()[0]}") from error
+        wrong = [f"{k}: {', '.join(sorted(map(str, info[k]))[:5])}" for k in ("missing_keys", "mismatched_keys") if info[k]]
+        if wrong:
+            raise ModelError(f"The weights in {model} are incomplete. {'; '.join(wrong)}")
+        self.model.to(self.device).eval()
+        self.tokenizer = self.processor.tokenizer
+
+    @property
+    def face_size(self) -> int:
+        """Side in pixels at which `faces.align_face` should draw a face."""
+        return self.processor.face_size
+
+    @property
+    def crops(self) -> list[Crop]:
+        """The local crops in the order of the attention's rows; [] without an LCA."""
+        return list_crops(self.processor.crop_groups)
+
+    @torch.inference_mode()
+    def analyse(self, face: Image.Image) -> Reading:
+        """Read one aligned face (`faces.align_face`, or any square picture that is a face)."""
+        inputs = self.processor.faces([face]).to(self.device, self.dtype)
+        fused = self.model.model.fuse(inputs["pixel_values"], inputs.get("pixel_values_local"))
+        embeds = self._image_embeds(fused)
+        expression_probabilities, action_units = self._probabilities(embeds)
+        expression = max(expression_probabilities, key=expression_probabilities.get)
+        aus, action_unit_probabilities = action_units
+        summary, movements, reasoning = self._texts(embeds, expression, aus)
+        attention = fused["attention"]
+        return Reading(
+            expression=expression,
+            expression_probabilities=expression_probabilities,
+            aus=aus,
+            action_unit_probabilities=action_unit_probabilities,
+            summary=summary,
+            movements=movements,
+            reasoning=reasoning,
+            face=face,
+            attention=None if attention is None else attention[0].float().cpu().numpy(),
+            looks={
+                name: (where[0].float().cpu().numpy(), weight[0].float().cpu().numpy())
+                for name, (where, weight) in fused["looks"].items()
+            },
+            image_embeds=embeds,
+        )
+
+    def stream(
+        self, reading: Reading, messages: list[Message], temperature: float = 0.0, seed: int | None = None
+    ) -> Iterator[str]:
+        """Yield pieces of the answer to a talk about a face; its last message is the question.
+
+        The model first reads its own short answers about the face, so that the talk and the
+        analysis agree. The oldest turns are left out when the talk outgrows the model.
+
+        Raises:
+            ValueError: there is no question, or it alone is too long for the model.
+        """
+        if not messages or messages[-1]["role"] != "user":
+            raise ValueError("The last message must be a question.")
+        room = self.model.config.text_config.max_position_embeddings - MAX_NEW_TOKENS
+        known, talk = self._known(reading.expression, reading.aus), list(messages)
+        while True:
+            ids, _ = self.processor.conversation(known + talk)
+            if len(ids) <= room:
+                break
+            if len(talk) < 3:
+                raise ValueError("This question is too long for the model.")
+            talk = talk[2:]
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        # inference_mode does not survive a yield into other code: it is entered for each step
+        with torch.inference_mode():
+            reader = Reader(self.model, ids, reading.image_embeds)
+        tokens = stream(reader, self.tokenizer.eos_token_id, MAX_NEW_TOKENS, temperature, generator)
+        written: list[int] = []
+        shown = ""
+        while True:
+            with torch.inference_mode():
+                token = next(tokens, None)
+            if token is None:
+                return
+            written.append(token)
+            text = self.tokenizer.decode(written, skip_special_tokens=True)
+            if not text.endswith("\ufffd"):  # a letter of several bytes is still incomplete
+                yield text[len(shown) :]
+                shown = text
+
+    def _image_embeds(self, fused: dict) -> torch.Tensor:
+        tokens = self.model.model.multi_modal_projector(fused["features"])
+        if fused["token"] is not None:
+            tokens = torch.cat([tokens, fused["token"]], dim=1)
+        return tokens  # (1, K, D_t)
+
+    def _known(self, expression: str, aus: tuple[int, ...]) -> list[Message]:
+        """The two short questions with their answers, as every talk begins."""
+        return [
+            {"role": "user", "content": prompts.EXPRESSION_QUESTION},
+            {"role": "assistant", "content": f"{expression}."},
+            {"role": "user", "content": prompts.ACTION_UNITS_QUESTION},
+            {"role": "assistant", "content": prompts.list_action_units(aus)},
+        ]
+
+    def _words(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _reader(self, question: str, embeds: torch.Tensor) -> Reader:
+        ids, _ = self.processor.conversation([{"role": "user", "content": question}])
+        return Reader(self.model, ids, embeds)
+
+    def _probabilities(self, embeds: torch.Tensor) -> tuple[dict[str, float], tuple]:
+        reader = self._reader(prompts.EXPRESSION_QUESTION, embeds)
+        masses = reader.masses([self._words(f"{e}.") for e in EXPRESSIONS])
+        total = sum(masses) or 1.0
+        expression = {e: m / total for e, m in zip(EXPRESSIONS, masses, strict=True)}
+        return expression, self._decide_action_units(self._reader(prompts.ACTION_UNITS_QUESTION, embeds))
+
+    def _decide_action_units(self, reader: Reader) -> tuple[tuple[int, ...], dict[int, float]]:
+        """Walk the ascending list: P(k | what was decided) = mass on "k next" / mass on k or later."""
+        active: tuple[int, ...] = ()
+        chances: dict[int, float] = {}
+        read = 0
+        while True:
+            later = prompts.later_action_units(active[-1] if active else None)
+            texts = [prompts.list_action_units((*active, k))[:-1] for k in later]
+            options = [self._words(t) for t in [*texts, prompts.list_action_units(active)]]
+            common = _common_length(options)
+            reader.read(options[0][read:common])
+            read = common
+            masses = reader.masses([o[common:] for o in options]) if later else [1.0]
+            for i, k in enumerate(later):
+                rest = sum(masses[i:])
+                chances[k] = masses[i] / rest if rest > 0 else 0.0
+                if chances[k] > ACTIVE:
+                    active = (*active, k)
+                    break
+            else:
+                return active, {k: chances[k] for k in AUS}
+
+    def _texts(self, embeds: torch.Tensor, expression: str, aus: tuple[int, ...]) -> list[str]:
+        def opened(question: str, opening: str) -> list[Message]:
+            return [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": opening, "open": True},
+            ]
+
+        openings = (f"{expression}.", prompts.list_action_units(aus), "")
+        talks = [
+            opened(prompts.SUMMARY_QUESTION, openings[0]),
+            opened(prompts.MOVEMENT_QUESTION, openings[1]),
+            [*self._known(expression, aus), {"role": "user", "content": prompts.REASONING_QUESTION}],
+        ]
+        answers = complete(
+            self.model,
+            [self.processor.conversation(t)[0] for t in talks],
+            embeds,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            max_new_tokens=MAX_NEW_TOKENS,
+        )
+        texts = []
+        for opening, answer in zip(openings, answers, strict=True):
+            ids = self._words(opening) + answer if opening else answer
+            texts.append(re.sub(r"\s+", " ", self.tokenizer.decode(ids, skip_special_tokens=True)).strip())
+        return texts
+
+
+def _common_length(options: list[list[int]]) -> int:
+    """Length of the beginning all options share; always short of the shortest one."""
+    length = 0
+    while all(len(o) > length + 1 for o in options) and len({o[length] for o in options}) == 1:
+        length += 1
+    return length

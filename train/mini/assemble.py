@@ -1,0 +1,55 @@
+"""Put the mini together: its trained eyes, a fresh language model, its tokenizer and processor.
+
+Run as:
+
+    python -m train.mini.assemble --vision runs/mini-vision/vision.pt --out runs/mini-start
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import CLIPImageProcessor
+
+from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
+from train.mini.sizes import MEAN, STD, mini_config
+from train.mini.tokenizer import train_tokenizer
+
+
+def assemble(vision: Path | None, tokenizer, seed: int):
+    """Return the model and its processor; without `vision` its eyes are untrained."""
+    torch.manual_seed(seed)
+    config = mini_config(vocab_size=len(tokenizer))
+    model = FEALLMForConditionalGeneration(config)
+    if vision:
+        state = torch.load(vision, weights_only=True)
+        missing, unexpected = model.model.load_state_dict(state, strict=False)
+        foreign = [k for k in missing if not k.startswith("language_model.")]
+        if foreign or unexpected:
+            raise ValueError(f"{vision} does not fit: missing {foreign}, unexpected {unexpected}.")
+    size = config.vision_config.image_size
+    images = CLIPImageProcessor(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=list(MEAN),
+        image_std=list(STD),
+    )
+    return model, FEALLMProcessor.for_config(config, images, tokenizer)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--vision", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--vocab-size", type=int, default=2048)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    tokenizer = train_tokenizer(args.vocab_size, conversations=20_000, seed=args.seed)
+    model, processor = assemble(args.vision, tokenizer, args.seed)
+    model.save_pretrained(args.out)
+    processor.save_pretrained(args.out)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

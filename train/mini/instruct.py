@@ -1,0 +1,117 @@
+"""The mini's FEA instruction data: packed faces with conversations written anew in every epoch.
+
+The expression of a conversation is drawn from the annotators' votes and its action units from
+their labelled probabilities, half of the time; otherwise the most likely ones are taken. So the
+model's own probabilities learn how far people agree, which a hard label would hide.
+"""
+
+import random
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from feallm.conversation import IGNORE_INDEX, Message, encode
+from feallm.facs import AUS, EXPRESSIONS, PROTOTYPES
+from feallm.prompts import list_action_units
+from train.fea.questions import SHORT, ask
+from train.fea.talk import scope, turn
+from train.fea.writer import movement, reasoning, summary
+from train.mini.faces import Augment, Faces
+
+Facts = tuple[str, tuple[int, ...] | None]
+"""An expression and its action units; None where nobody and nothing could label them."""
+
+PLANS = (  # share, turns: e short expression, a short list, s summary, m movement, r reasoning, t talk
+    (0.10, "ea"), (0.10, "ae"), (0.08, "ear"), (0.10, "eat"), (0.06, "eatt"), (0.06, "eart"),
+    (0.08, "s"), (0.05, "st"), (0.10, "m"), (0.05, "mt"), (0.08, "smr"), (0.04, "smrt"), (0.10, "t"),
+)  # fmt: skip
+
+
+def converse(plan: str, facts: Facts, rng: random.Random) -> list[Message]:
+    """Write a conversation about one face after a plan."""
+    expression, aus = facts
+    messages: list[Message] = []
+    for step in plan:
+        if step == "e":
+            question, answer = SHORT["expression"], f"{expression}."
+        elif step == "a":
+            question, answer = SHORT["action_units"], list_action_units(aus)
+        elif step == "s":
+            question, answer = ask("summary", rng), summary(expression, aus or (), rng)
+        elif step == "m":
+            question, answer = ask("movement", rng), movement(aus, rng)
+        elif step == "r":
+            question, answer = ask("reasoning", rng), reasoning(expression, aus, rng)
+        else:
+            question, answer = turn(expression, aus, rng) if aus is not None else scope(expression, (), rng)
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return messages
+
+
+def draw_plan(aus_known: bool, rng: random.Random) -> str:
+    """Draw a plan; without known action units only the expression is asked for."""
+    shares, plans = zip(*PLANS, strict=True)
+    return rng.choices(plans, shares)[0] if aus_known else rng.choice(("e", "et"))
+
+
+def random_conversation(rng: random.Random) -> list[Message]:
+    """A conversation about a face that is not there, for the tokenizer's corpus."""
+    expression = rng.choice(EXPRESSIONS)
+    likely = PROTOTYPES[expression]
+    aus = tuple(k for k in AUS if rng.random() < (0.7 if k in likely else 0.15))
+    return converse(draw_plan(True, rng), (expression, aus), rng)
+
+
+def draw_facts(votes: np.ndarray, aus: np.ndarray, known: bool, rng: random.Random) -> Facts:
+    """Draw what a conversation states of a face from votes (7,) and unit probabilities (12,)."""
+    if rng.random() < 0.5:
+        expression = EXPRESSIONS[int(votes.argmax())]
+    else:
+        expression = rng.choices(EXPRESSIONS, votes.tolist())[0]
+    if not known:
+        return expression, None
+    sampled = rng.random() < 0.5
+    active = tuple(k for k, p in zip(AUS, aus.tolist(), strict=True) if p > (rng.random() if sampled else 0.5))
+    return expression, active
+
+
+class Conversations(Dataset):
+    """`Faces` with a conversation each; an item adds `input_ids` and `labels` lists."""
+
+    def __init__(self, faces: Faces, tokenizer, num_image_tokens: int, seed: int):
+        self.faces, self.tokenizer, self.num_image_tokens = faces, tokenizer, num_image_tokens
+        self.rng = random.Random(seed)
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, i: int) -> dict:
+        item = self.faces[i]
+        facts = draw_facts(item["votes"], item["aus"], item["found"], self.rng)
+        messages = converse(draw_plan(item["found"], self.rng), facts, self.rng)
+        ids, labels = encode(messages, self.tokenizer, self.num_image_tokens)
+        return item | {"input_ids": ids, "labels": labels}
+
+
+class Collate:
+    """Augment the faces of a batch and pad its conversations on the right."""
+
+    def __init__(self, augment: Augment, pad_token_id: int):
+        self.augment, self.pad_token_id = augment, pad_token_id
+
+    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+        faces = self.augment(items)
+        length = max(len(i["input_ids"]) for i in items)
+
+        def pad(key: str, value: int) -> torch.Tensor:
+            return torch.tensor([i[key] + [value] * (length - len(i[key])) for i in items])
+
+        ids = pad("input_ids", self.pad_token_id)
+        return {
+            "pixel_values": faces["pixel_values"],
+            "pixel_values_local": faces["pixel_values_local"],
+            "input_ids": ids,
+            "attention_mask": (ids != self.pad_token_id).long(),
+            "labels": pad("labels", IGNORE_INDEX),
+        }

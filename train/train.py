@@ -1,0 +1,152 @@
+"""Train FEALLM's language stages: one loop, and a YAML file for each stage.
+
+Run as:
+
+    python -m train.train train/configs/mini_align.yaml --packs PACKS --model START --out RUN
+
+A stage is data: which modules learn, and how fast. Everything not named stays frozen. Re-run the
+same command to resume after a stop.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from torch.utils.data import WeightedRandomSampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
+from train.mini.faces import Augment, Faces
+from train.mini.instruct import Collate, Conversations
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One stage. An unknown key in the YAML file fails."""
+
+    learning_rates: dict[str, float]
+    """Module path -> its learning rate; the modules of this table are what is trained."""
+    max_steps: int
+    """Optimizer steps."""
+    batch_size: int = 64
+    """Faces in a step."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up before the cosine decay."""
+    weight_decay: float = 0.0
+    """AdamW's, on everything trained."""
+    rare_power: float = 0.35
+    """Faces are drawn with their expression's frequency to the minus this."""
+    seed: int = 0
+    """Of the data, its augmentation and the texts."""
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Return the stage a YAML file describes."""
+    return TrainConfig(**yaml.safe_load(path.read_text()))
+
+
+def choose_trainable(model: torch.nn.Module, learning_rates: dict[str, float]) -> list[dict]:
+    """Freeze all but the named modules and return AdamW's parameter groups.
+
+    Raises:
+        ValueError: a path names no module, or nothing would be trained.
+    """
+    model.requires_grad_(False)
+    groups, taken = [], set()
+    # the longest path wins, so that "model" can be refined by "model.lca"
+    for path in sorted(learning_rates, key=len, reverse=True):
+        try:
+            module = model.get_submodule(path)
+        except AttributeError:
+            raise ValueError(f"learning_rates names {path}, which this model has not.") from None
+        mine = [p for p in module.parameters() if id(p) not in taken]
+        taken |= {id(p) for p in mine}
+        for parameter in mine:
+            parameter.requires_grad_(True)
+        if mine:
+            groups.append({"params": mine, "lr": learning_rates[path]})
+            print(f"trains {path}: {sum(p.numel() for p in mine):,} parameters at {learning_rates[path]}")
+    if not groups:
+        raise ValueError("Nothing would be trained: learning_rates is empty.")
+    return groups
+
+
+class StageTrainer(Trainer):
+    """`Trainer` with one learning rate per module and rare expressions drawn more often."""
+
+    def __init__(self, *args, groups: list[dict], rare_power: float, **kwargs):
+        self.groups, self.rare_power = groups, rare_power
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, *_args, **_kwargs) -> torch.optim.Optimizer:
+        self.optimizer = torch.optim.AdamW(self.groups, weight_decay=self.args.weight_decay, betas=(0.9, 0.98))
+        return self.optimizer
+
+    def _get_train_sampler(self, dataset=None):
+        weights = self.train_dataset.faces.sampling_weights(self.rare_power)
+        generator = torch.Generator().manual_seed(self.args.seed)
+        return WeightedRandomSampler(weights, len(weights), generator=generator)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--packs", type=Path, required=True, help="folder made by train.mini.prepare")
+    parser.add_argument("--model", type=Path, required=True, help="folder the stage starts from")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    config = read_config(args.config)
+    torch.manual_seed(config.seed)
+    model = FEALLMForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32)
+    processor = FEALLMProcessor.from_pretrained(args.model)
+    groups = choose_trainable(model, config.learning_rates)
+    images = processor.image_processor
+    augment = Augment(
+        size=processor.face_size,
+        crop_size=processor.crop_size,
+        crop_groups=processor.crop_groups,
+        mean=images.image_mean,
+        std=images.image_std,
+        train=True,
+    )
+    faces = Faces(args.packs, "train")
+    trainer = StageTrainer(
+        model=model,
+        groups=groups,
+        rare_power=config.rare_power,
+        args=TrainingArguments(
+            output_dir=str(args.out),
+            max_steps=config.max_steps,
+            per_device_train_batch_size=config.batch_size,
+            warmup_steps=config.warmup_steps,
+            weight_decay=config.weight_decay,
+            lr_scheduler_type="cosine",
+            bf16=True,
+            use_cpu=not torch.cuda.is_available(),
+            save_steps=200,
+            save_total_limit=2,
+            logging_steps=10,
+            report_to=["tensorboard"],
+            remove_unused_columns=False,
+            seed=config.seed,
+        ),
+        data_collator=Collate(augment, processor.tokenizer.pad_token_id),
+        train_dataset=Conversations(faces, processor.tokenizer, processor.num_image_tokens, config.seed),
+    )
+    checkpoint = get_last_checkpoint(str(args.out)) if args.out.is_dir() else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    save(model, processor, args.out / "final")
+
+
+def save(model, processor, folder: Path) -> None:
+    """Write a folder that `Predictor` opens: bf16 weights in shards under 10 MB, and the processor."""
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="9MB")
+    processor.save_pretrained(folder)
+    print(f"saved {folder}")
+
+
+if __name__ == "__main__":
+    main()
