@@ -5,7 +5,13 @@ loading the model's classes registers them with transformers' Auto classes.
 """
 
 __version__ = "0.1.0"
-__all__ = ["FEALLMConfig", "FEALLMForConditionalGeneration", "FEALLMModel", "FEALLMProcessor", "Predictor"]
+__all__ = [
+    "FEALLMConfig",
+    "FEALLMForConditionalGeneration",
+    "FEALLMModel",
+    "FEALLMProcessor",
+    "Predictor",
+]
 
 
 def __getattr__(name: str):

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feallm import Predictor
-from feallm.facs import AUS, EXPRESSIONS, describe
 from feallm.faces import align_face, caveat, detect_faces, whole_picture
+from feallm.facs import AUS, EXPRESSIONS, describe
 from feallm.photos import BadPhoto, open_photo
 from feallm.predictor import MINI, ModelError, Reading
 
@@ -31,7 +31,9 @@ def list_photos(paths: list[Path]) -> list[Path]:
     photos = []
     for path in paths:
         if path.is_dir():
-            photos += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            photos += sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
+            )
         else:
             photos.append(path)
     return photos
@@ -41,16 +43,22 @@ def to_json(reading: Reading) -> dict:
     """Return the parts of a reading that a JSON object carries."""
     return {
         "expression": reading.expression,
-        "expression_probabilities": {e: round(p, 4) for e, p in reading.expression_probabilities.items()},
+        "expression_probabilities": {
+            e: round(p, 4) for e, p in reading.expression_probabilities.items()
+        },
         "action_units": list(reading.aus),
-        "action_unit_probabilities": {f"AU{k}": round(p, 4) for k, p in reading.action_unit_probabilities.items()},
+        "action_unit_probabilities": {
+            f"AU{k}": round(p, 4) for k, p in reading.action_unit_probabilities.items()
+        },
         "summary": reading.summary,
         "movements": reading.movements,
         "reasoning": reading.reasoning,
     }
 
 
-def analyse_photo(predictor: Predictor, path: Path, face_crop: bool, question: str | None) -> Iterator[dict]:
+def analyse_photo(
+    predictor: Predictor, path: Path, face_crop: bool, question: str | None
+) -> Iterator[dict]:
     """Yield one object per face of a photo, or one with an error."""
     try:
         photo, note = open_photo(path)
@@ -78,7 +86,9 @@ def analyse_photo(predictor: Predictor, path: Path, face_crop: bool, question: s
             result["note"] = notes
         if question:
             result["question"] = question
-            result["answer"] = "".join(predictor.stream(reading, [{"role": "user", "content": question}])).strip()
+            result["answer"] = "".join(
+                predictor.stream(reading, [{"role": "user", "content": question}])
+            ).strip()
         yield result
 
 
@@ -87,7 +97,9 @@ def csv_row(result: dict) -> dict:
     row = {k: result.get(k) for k in ("photo", "face", "expression", "summary", "error")}
     row["action_units"] = " ".join(f"AU{k}" for k in result.get("action_units", ()))
     row |= {f"P({e})": result.get("expression_probabilities", {}).get(e) for e in EXPRESSIONS}
-    return row | {f"P(AU{k})": result.get("action_unit_probabilities", {}).get(f"AU{k}") for k in AUS}
+    return row | {
+        f"P(AU{k})": result.get("action_unit_probabilities", {}).get(f"AU{k}") for k in AUS
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,10 +110,25 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Action units: " + ", ".join(describe(k) for k in AUS) + ".",
     )
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER", help="pictures, or folders of them")
-    parser.add_argument("--model", default=str(MINI), metavar="DIR_OR_HUB_ID", help="a FEALLM (default: feallm-mini)")
-    parser.add_argument("--face-crop", action="store_true", help="each picture is one face already: no detection")
-    parser.add_argument("--ask", metavar="QUESTION", help="also answer this question about every face")
+    parser.add_argument(
+        "photos",
+        nargs="+",
+        type=Path,
+        metavar="PHOTO_OR_FOLDER",
+        help="pictures, or folders of them",
+    )
+    parser.add_argument(
+        "--model",
+        default=str(MINI),
+        metavar="DIR_OR_HUB_ID",
+        help="a FEALLM (default: feallm-mini)",
+    )
+    parser.add_argument(
+        "--face-crop", action="store_true", help="each picture is one face already: no detection"
+    )
+    parser.add_argument(
+        "--ask", metavar="QUESTION", help="also answer this question about every face"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
     args = parser.parse_args(arguments)
     if args.ask is not None and not args.ask.strip():

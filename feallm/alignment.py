@@ -9,7 +9,13 @@ import numpy as np
 
 TEMPLATE_SIZE = 112
 TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
 )
 """(5, 2) x y in pixels of a 112 square: the eye on the picture's left, the other eye, nose tip,
 the mouth corner on the picture's left, the other corner."""
@@ -48,6 +54,6 @@ def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def template_for(size: float, margin: float = 1.0) -> np.ndarray:
-    """Return the (5, 2) template in a square of `size` pixels that shows `margin` times its side."""
+    """Return the (5, 2) template in a square of `size` pixels that shows `margin` times as much."""
     scale = size / (TEMPLATE_SIZE * margin)
     return (TEMPLATE - TEMPLATE_SIZE / 2) * scale + size / 2

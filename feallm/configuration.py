@@ -55,9 +55,14 @@ class FEALLMConfig(LlavaConfig):
     mpp_num_points: int = 4
 
     def __post_init__(self, **kwargs):
-        if self.text_config is None:  # Vicuna-7B as LLaVA-1.5 extends it: 32,000 tokens + <image>, <pad>, padding
+        if (
+            self.text_config is None
+        ):  # Vicuna-7B as LLaVA-1.5 extends it: 32,000 tokens + <image>, <pad>, padding
             self.text_config = LlamaConfig(
-                vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5, pad_token_id=32001
+                vocab_size=32064,
+                max_position_embeddings=4096,
+                rms_norm_eps=1e-5,
+                pad_token_id=32001,
             )
         super().__post_init__(**kwargs)
         self.crop_groups = list(self.crop_groups)
@@ -69,24 +74,40 @@ class FEALLMConfig(LlavaConfig):
     def _check(self) -> None:
         unknown = set(self.crop_groups) - set(CROP_GROUPS)
         if unknown or len(set(self.crop_groups)) != len(self.crop_groups):
-            raise ValueError(f"crop_groups are {self.crop_groups}: each of {CROP_GROUPS} at most once.")
+            raise ValueError(
+                f"crop_groups are {self.crop_groups}: each of {CROP_GROUPS} at most once."
+            )
         if self.use_lca and not self.crop_groups:
             raise ValueError("use_lca needs at least one of the crop_groups.")
         if any(width % 8 for width in self.lca_channels):
-            raise ValueError(f"lca_channels {self.lca_channels} must be multiples of 8 (GroupNorm).")
+            raise ValueError(
+                f"lca_channels {self.lca_channels} must be multiples of 8 (GroupNorm)."
+            )
         if len(self.lca_depths) != len(self.lca_channels) or min(self.lca_depths) < 1:
-            raise ValueError(f"lca_depths {self.lca_depths}: one number >= 1 for each of lca_channels.")
+            raise ValueError(
+                f"lca_depths {self.lca_depths}: one number >= 1 for each of lca_channels."
+            )
         if self.crop_size < 2 ** len(self.lca_channels):
-            raise ValueError(f"crop_size {self.crop_size} is too small for {len(self.lca_channels)} halvings.")
+            raise ValueError(
+                f"crop_size {self.crop_size} is too small for {len(self.lca_channels)} halvings."
+            )
         vision = self.vision_config
         if vision.image_size % vision.patch_size:
-            raise ValueError(f"image_size {vision.image_size} is no multiple of patch {vision.patch_size}.")
+            raise ValueError(
+                f"image_size {vision.image_size} is no multiple of patch {vision.patch_size}."
+            )
         if vision.hidden_size % self.mpp_num_heads:
-            raise ValueError(f"{vision.hidden_size} features do not divide by {self.mpp_num_heads} heads.")
+            raise ValueError(
+                f"{vision.hidden_size} features do not divide by {self.mpp_num_heads} heads."
+            )
         if not all(0 <= k <= vision.num_hidden_layers for k in self.mpp_shallow_layers):
-            raise ValueError(f"mpp_shallow_layers {self.mpp_shallow_layers}: the tower has no such layer.")
+            raise ValueError(
+                f"mpp_shallow_layers {self.mpp_shallow_layers}: the tower has no such layer."
+            )
         if self.use_mpp and not (self.mpp_shallow or (self.use_lca and self.mpp_local)):
-            raise ValueError("use_mpp has nothing to fuse: turn on mpp_shallow, or use_lca and mpp_local.")
+            raise ValueError(
+                "use_mpp has nothing to fuse: turn on mpp_shallow, or use_lca and mpp_local."
+            )
 
     @property
     def num_crops(self) -> int:

@@ -46,7 +46,9 @@ def encode(
     for turn, message in enumerate(messages):
         expected = "user" if turn % 2 == 0 else "assistant"
         if message["role"] != expected:
-            raise ValueError(f"Message {turn} is by {message['role']}; it must be the {expected}'s.")
+            raise ValueError(
+                f"Message {turn} is by {message['role']}; it must be the {expected}'s."
+            )
         if turn == 0:
             add(words(f"{SYSTEM_PROMPT} USER:"), supervised=False)
             add([image_token_id] * num_image_tokens, supervised=False)

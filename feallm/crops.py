@@ -63,7 +63,9 @@ def cut_crops(faces: torch.Tensor, groups: list[str], size: int) -> torch.Tensor
     """
     side = faces.shape[-1]
     if faces.shape[-2] != side or side % 4:
-        raise ValueError(f"Faces are {tuple(faces.shape[-2:])}: a square of a multiple of 4 is needed.")
+        raise ValueError(
+            f"Faces are {tuple(faces.shape[-2:])}: a square of a multiple of 4 is needed."
+        )
     crops = []
     for crop in list_crops(groups):
         x0, y0, x1, y1 = (round(v * side) for v in crop.box)

@@ -23,7 +23,7 @@ class SamplingOffsets(nn.Linear):
         self.heads, self.levels, self.points, self.spread = heads, levels, points, spread
 
     def starting_bias(self) -> torch.Tensor:
-        """Head h looks along angle 2 pi h / H, point p at distance p + 1, times its level's spread."""
+        """Head h looks along angle 2 pi h / H, point p at (p + 1) times its level's spread."""
         angle = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
         ray = torch.stack([angle.cos(), angle.sin()], -1)
         ray = ray / ray.abs().max(-1, keepdim=True).values  # (H, 2) on the unit square
@@ -84,11 +84,17 @@ class DeformableAttention(nn.Module):
         per_head = width // heads
 
         value = self.value_proj(values).view(batch, -1, heads, per_head)
-        offsets = self.sampling_offsets(query).float().view(batch, queries, heads, levels, points, 2)
+        offsets = (
+            self.sampling_offsets(query).float().view(batch, queries, heads, levels, points, 2)
+        )
         weights = self.attention_weights(query).float().view(batch, queries, heads, levels * points)
         weights = weights.softmax(-1)
-        side = torch.tensor([[w, h] for h, w in self.shapes], device=query.device, dtype=torch.float32)
-        where = reference.float()[:, None, None, None] + offsets / side[:, None]  # (B, Q, H, L, P, 2)
+        side = torch.tensor(
+            [[w, h] for h, w in self.shapes], device=query.device, dtype=torch.float32
+        )
+        where = (
+            reference.float()[:, None, None, None] + offsets / side[:, None]
+        )  # (B, Q, H, L, P, 2)
 
         sampled = []
         for level, (level_value, (height, width_)) in enumerate(
@@ -98,7 +104,9 @@ class DeformableAttention(nn.Module):
             field = level_value.permute(0, 2, 3, 1).reshape(batch * heads, per_head, height, width_)
             # (B, Q, H, P, 2) -> (B*H, Q, P, 2)
             grid = (2 * where[:, :, :, level] - 1).transpose(1, 2).flatten(0, 1)
-            sampled.append(F.grid_sample(field.float(), grid, align_corners=False))  # (B*H, d, Q, P)
+            sampled.append(
+                F.grid_sample(field.float(), grid, align_corners=False)
+            )  # (B*H, d, Q, P)
         sampled = torch.stack(sampled, dim=-2).flatten(-2)  # (B*H, d, Q, L*P)
         mix = weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
         out = (sampled * mix).sum(-1).view(batch, width, queries).transpose(1, 2)  # (B, Q, D)

@@ -52,12 +52,16 @@ def detect_faces(photo: Image.Image) -> list[Face]:
     scale = min(1.0, DETECTION_SIDE / max(photo.size))
     small = photo
     if scale < 1:
-        small = photo.resize([max(1, round(s * scale)) for s in photo.size], Image.Resampling.BILINEAR)
+        small = photo.resize(
+            [max(1, round(s * scale)) for s in photo.size], Image.Resampling.BILINEAR
+        )
     for turn in _TURNS:
         faces = _detect(small if turn is None else small.transpose(turn))
         if faces:
             back = _turn_back(turn, small.size)
-            to_photo = np.array([[photo.width / small.width, 0, 0], [0, photo.height / small.height, 0]])
+            to_photo = np.array(
+                [[photo.width / small.width, 0, 0], [0, photo.height / small.height, 0]]
+            )
             faces = [_move(f, compose(to_photo, back), photo.size) for f in faces]
             return sorted(faces, key=lambda f: -f.side)[:MAX_FACES]
     return []
@@ -70,8 +74,15 @@ def _detect(photo: Image.Image) -> list[Face]:
         boxes, scores, points = _detector().detect(ImageOps.expand(photo, BORDER), landmarks=True)
     if boxes is None:
         return []
-    found = zip(boxes.astype(float) - BORDER, scores.astype(float), points.astype(float) - BORDER, strict=True)
-    return [Face(tuple(box), float(score), five) for box, score, five in found if score >= MIN_SCORE]
+    found = zip(
+        boxes.astype(float) - BORDER,
+        scores.astype(float),
+        points.astype(float) - BORDER,
+        strict=True,
+    )
+    return [
+        Face(tuple(box), float(score), five) for box, score, five in found if score >= MIN_SCORE
+    ]
 
 
 def _turn_back(turn: Image.Transpose | None, size: tuple[int, int]) -> np.ndarray:
@@ -113,7 +124,7 @@ def align_face(photo: Image.Image, face: Face, size: int) -> Image.Image:
 
 
 def whole_picture(photo: Image.Image, size: int) -> Image.Image:
-    """Return a picture that is one face already as a square of `size` pixels; edges are repeated."""
+    """Return a picture that is one face already as a square of `size` pixels, edges repeated."""
     side = max(photo.size)
     scale = size / side
     x0, y0 = (photo.width - side) / 2, (photo.height - side) / 2

@@ -20,14 +20,34 @@ class ActionUnit:
 
 
 ACTION_UNITS: dict[int, ActionUnit] = {
-    1: ActionUnit("inner brow raiser", "frontalis, medial part", "brows", "raises the inner ends of the brows"),
-    2: ActionUnit("outer brow raiser", "frontalis, lateral part", "brows", "raises the outer ends of the brows"),
-    4: ActionUnit("brow lowerer", "corrugator supercilii", "brows", "draws the brows down and together"),
-    6: ActionUnit("cheek raiser", "orbicularis oculi, orbital part", "eyes", "lifts the cheeks and narrows the eyes"),
-    7: ActionUnit("lid tightener", "orbicularis oculi, palpebral part", "eyes", "tightens the eyelids"),
+    1: ActionUnit(
+        "inner brow raiser", "frontalis, medial part", "brows", "raises the inner ends of the brows"
+    ),
+    2: ActionUnit(
+        "outer brow raiser",
+        "frontalis, lateral part",
+        "brows",
+        "raises the outer ends of the brows",
+    ),
+    4: ActionUnit(
+        "brow lowerer", "corrugator supercilii", "brows", "draws the brows down and together"
+    ),
+    6: ActionUnit(
+        "cheek raiser",
+        "orbicularis oculi, orbital part",
+        "eyes",
+        "lifts the cheeks and narrows the eyes",
+    ),
+    7: ActionUnit(
+        "lid tightener", "orbicularis oculi, palpebral part", "eyes", "tightens the eyelids"
+    ),
     10: ActionUnit("upper lip raiser", "levator labii superioris", "mouth", "raises the upper lip"),
-    12: ActionUnit("lip corner puller", "zygomaticus major", "mouth", "pulls the lip corners up and back"),
-    15: ActionUnit("lip corner depressor", "depressor anguli oris", "mouth", "pulls the lip corners down"),
+    12: ActionUnit(
+        "lip corner puller", "zygomaticus major", "mouth", "pulls the lip corners up and back"
+    ),
+    15: ActionUnit(
+        "lip corner depressor", "depressor anguli oris", "mouth", "pulls the lip corners down"
+    ),
     23: ActionUnit("lip tightener", "orbicularis oris", "mouth", "tightens and narrows the lips"),
     24: ActionUnit("lip pressor", "orbicularis oris", "mouth", "presses the lips together"),
     25: ActionUnit("lips part", "depressor labii inferioris", "mouth", "parts the lips"),
@@ -58,16 +78,23 @@ _WORDS = {
     "Surprise": "surprise|surprised",
 }
 _EXPRESSION = re.compile("|".join(rf"\b(?P<{e}>{w})\b" for e, w in _WORDS.items()), re.IGNORECASE)
-_AU_LIST = re.compile(r"\bAUs?[\s-]*\d{1,2}(?!\d)(?:(?:\s*(?:,|\+|/|&|and|or|,\s*and)\s*)\d{1,2}(?!\d))*", re.IGNORECASE)
-_AU_NAME = re.compile("|".join(rf"\b(?P<au{k}>{au.name})\b" for k, au in ACTION_UNITS.items()), re.IGNORECASE)
+_AU_LIST = re.compile(
+    r"\bAUs?[\s-]*\d{1,2}(?!\d)(?:(?:\s*(?:,|\+|/|&|and|or|,\s*and)\s*)\d{1,2}(?!\d))*",
+    re.IGNORECASE,
+)
+_AU_NAME = re.compile(
+    "|".join(rf"\b(?P<au{k}>{au.name})\b" for k, au in ACTION_UNITS.items()), re.IGNORECASE
+)
 _CLAUSE = re.compile(r"(?<!\d)[.;:!?\n]|\bbut\b|\bwhile\b|\bwhereas\b|\balthough\b", re.IGNORECASE)
 _LINK = re.compile(r"[\s,()+/&]*(?:\b(?:and|or|nor)\b)?[\s,()]*")
 _DENIAL = re.compile(
-    r"\b(?:no|not|without|neither|nor|never|lacks?|lacking|absence of|rather than|instead of)\b(?!\s+only)|n't\b",
+    r"\b(?:no|not|without|neither|nor|never|lacks?|lacking|absence of|rather than|instead of)"
+    r"\b(?!\s+only)|n't\b",
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"[\s)]*(?:is|are|was|were|remains?|stays?|seems?|appears?)(?:n't|\s+(?:not|absent|inactive|missing|relaxed)\b)",
+    r"[\s)]*(?:is|are|was|were|remains?|stays?|seems?|appears?)"
+    r"(?:n't|\s+(?:not|absent|inactive|missing|relaxed)\b)",
     re.IGNORECASE,
 )
 

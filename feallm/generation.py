@@ -24,7 +24,8 @@ def embed(model: Model, input_ids: torch.Tensor, image_embeds: torch.Tensor) -> 
     mask = input_ids == model.config.image_token_id
     if int(mask.sum()) != image_embeds.shape[0] * image_embeds.shape[1]:
         raise ValueError(
-            f"{int(mask.sum())} image placeholders for {image_embeds.shape[0]} x {image_embeds.shape[1]} image tokens."
+            f"{int(mask.sum())} image placeholders for {image_embeds.shape[0]} x "
+            f"{image_embeds.shape[1]} image tokens."
         )
     return embeds.masked_scatter(mask.unsqueeze(-1), image_embeds.to(embeds.dtype))
 
@@ -36,7 +37,11 @@ class Reader:
     """
 
     def __init__(self, model: Model, input_ids: list[int], image_embeds: torch.Tensor):
-        self.model, self.cache, self.length = model, DynamicCache(config=model.config.text_config), 0
+        self.model, self.cache, self.length = (
+            model,
+            DynamicCache(config=model.config.text_config),
+            0,
+        )
         ids = torch.tensor([input_ids], device=model.device)
         self._advance(embed(model, ids, image_embeds))
 

@@ -17,7 +17,7 @@ class ClueConv(nn.Conv2d):
 
 
 class ClueMap(nn.Linear):
-    """A query, key or value map of the LCA; starts as the identity, so that clues attend by likeness."""
+    """A query, key or value map of the LCA; starts as the identity: clues attend by likeness."""
 
 
 class ConvStage(nn.Module):
@@ -66,9 +66,14 @@ class LocalClueAggregator(nn.Module):
         width = channels[-1]
         self.num_crops = num_crops
         self.stages = nn.Sequential(
-            *(ConvStage(*sizes) for sizes in zip([3, *channels[:-1]], channels, depths, strict=True))
+            *(
+                ConvStage(*sizes)
+                for sizes in zip([3, *channels[:-1]], channels, depths, strict=True)
+            )
         )
-        self.crop_embedding = nn.Parameter(torch.empty(num_crops, width)) if crop_embedding else None
+        self.crop_embedding = (
+            nn.Parameter(torch.empty(num_crops, width)) if crop_embedding else None
+        )
         self.dropout = nn.Dropout(dropout)
         self.query = ClueMap(width, width, bias=False)
         self.key = ClueMap(width, width, bias=False)
@@ -88,9 +93,13 @@ class LocalClueAggregator(nn.Module):
             ValueError: the number of crops is not C.
         """
         if crops.shape[1] != self.num_crops:
-            raise ValueError(f"{crops.shape[1]} local crops were given; this model reads {self.num_crops}.")
+            raise ValueError(
+                f"{crops.shape[1]} local crops were given; this model reads {self.num_crops}."
+            )
         x = crops.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B * C, 3, h, w)
-        clues = self.stages(x).mean((2, 3)).unflatten(0, crops.shape[:2])  # R_local (B, C, D_c)   Eq 1
+        clues = (
+            self.stages(x).mean((2, 3)).unflatten(0, crops.shape[:2])
+        )  # R_local (B, C, D_c)   Eq 1
         if self.crop_embedding is not None:
             clues = clues + self.crop_embedding
         clues = self.dropout(clues)

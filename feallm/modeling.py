@@ -33,7 +33,7 @@ from feallm.projector import MultiPerspectiveProjector
 
 
 def _start_weights(module: nn.Module) -> bool:
-    """Give the LCA's and the MPP's special layers their starting values; tell whether it was one."""
+    """Start the LCA's and the MPP's special layers; tell whether this module was one."""
     if isinstance(module, ClueConv):
         # transformers' normal(0.02) would shrink the pooled clue to a few thousandths
         init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -42,7 +42,9 @@ def _start_weights(module: nn.Module) -> bool:
     elif isinstance(module, LocalClueAggregator):
         if module.crop_embedding is not None:
             # a clue's score for itself is about 3 above the others': half of the attention stays
-            init.normal_(module.crop_embedding, std=(3 / module.crop_embedding.shape[1] ** 0.5) ** 0.5)
+            init.normal_(
+                module.crop_embedding, std=(3 / module.crop_embedding.shape[1] ** 0.5) ** 0.5
+            )
     elif isinstance(module, SamplingOffsets):
         init.zeros_(module.weight)
         with torch.no_grad():
@@ -141,13 +143,19 @@ class FEALLMModel(LlavaModel):
         if fused["token"] is not None:
             tokens = torch.cat([tokens, fused["token"].to(tokens.dtype)], dim=1)  # (B, N + 1, D_t)
         return BaseModelOutputWithPooling(
-            last_hidden_state=fused["features"], pooler_output=list(tokens), attentions=fused["attention"]
+            last_hidden_state=fused["features"],
+            pooler_output=list(tokens),
+            attentions=fused["attention"],
         )
 
-    def forward(self, *args, pixel_values=None, pixel_values_local=None, mm_encoder_outputs=None, **kwargs):
+    def forward(
+        self, *args, pixel_values=None, pixel_values_local=None, mm_encoder_outputs=None, **kwargs
+    ):
         """`LlavaModel.forward`, with the local crops beside the pixels."""
         if pixel_values is not None and mm_encoder_outputs is None:
-            mm_encoder_outputs = {"image": self.get_image_features(pixel_values, pixel_values_local)}
+            mm_encoder_outputs = {
+                "image": self.get_image_features(pixel_values, pixel_values_local)
+            }
             pixel_values = None
         return super().forward(
             *args, pixel_values=pixel_values, mm_encoder_outputs=mm_encoder_outputs, **kwargs
@@ -163,7 +171,9 @@ class FEALLMForConditionalGeneration(LlavaForConditionalGeneration):
     def __init__(self, config: FEALLMConfig):
         super(LlavaForConditionalGeneration, self).__init__(config)
         self.model = FEALLMModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(
+            config.text_config.hidden_size, config.text_config.vocab_size, bias=False
+        )
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -181,7 +191,9 @@ def register() -> None:
     """Make `AutoConfig` and `AutoModel` know FEALLM, and LLaVA's old weight names load into it."""
     AutoConfig.register("feallm", FEALLMConfig, exist_ok=True)
     AutoModel.register(FEALLMConfig, FEALLMModel, exist_ok=True)
-    AutoModelForImageTextToText.register(FEALLMConfig, FEALLMForConditionalGeneration, exist_ok=True)
+    AutoModelForImageTextToText.register(
+        FEALLMConfig, FEALLMForConditionalGeneration, exist_ok=True
+    )
     for ours, theirs in (("feallm", "llava"), ("FEALLMModel", "LlavaModel")):
         register_checkpoint_conversion_mapping(
             ours, get_checkpoint_conversion_mapping(theirs), overwrite=True

@@ -32,7 +32,9 @@ def open_photo(source: str | Path | bytes) -> tuple[Image.Image, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow's about large pictures: we check the size
-            image = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+            image = Image.open(
+                BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+            )
             width, height = image.size
             if width * height > MAX_PIXELS:
                 if image.format != "JPEG":
@@ -52,14 +54,19 @@ def open_photo(source: str | Path | bytes) -> tuple[Image.Image, str]:
     except BadPhoto:
         raise
     except Image.UnidentifiedImageError:
-        raise BadPhoto("This file is not a picture we can read. Use JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF.") from None
+        raise BadPhoto(
+            "This file is not a picture we can read. Use JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF."
+        ) from None
     except FileNotFoundError:
         raise BadPhoto("This file does not exist.") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError):
         raise BadPhoto("This picture is damaged or incomplete and cannot be opened.") from None
     image = _to_rgb(image)
     if min(image.size) < MIN_SIDE:
-        raise BadPhoto(f"This picture is too small ({image.width} x {image.height}); a face needs at least {MIN_SIDE} pixels.")
+        raise BadPhoto(
+            f"This picture is too small ({image.width} x {image.height}); "
+            f"a face needs at least {MIN_SIDE} pixels."
+        )
     if max(image.size) > MAX_SIDE:
         image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return image, " ".join(notes)

@@ -78,7 +78,10 @@ class Predictor:
     """
 
     def __init__(
-        self, model: str | Path = MINI, device: torch.device | None = None, dtype: torch.dtype | None = None
+        self,
+        model: str | Path = MINI,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ):
         self.name = Path(model).name if Path(model).is_dir() else str(model)
         self.device = device or best_device()
@@ -92,8 +95,14 @@ class Predictor:
             )
             self.processor = FEALLMProcessor.from_pretrained(model)
         except (OSError, ValueError) as error:
-            raise ModelError(f"The model {model} cannot be loaded: {str(error).splitlines()[0]}") from error
-        wrong = [f"{k}: {', '.join(sorted(map(str, info[k]))[:5])}" for k in ("missing_keys", "mismatched_keys") if info[k]]
+            raise ModelError(
+                f"The model {model} cannot be loaded: {str(error).splitlines()[0]}"
+            ) from error
+        wrong = [
+            f"{k}: {', '.join(sorted(map(str, info[k]))[:5])}"
+            for k in ("missing_keys", "mismatched_keys")
+            if info[k]
+        ]
         if wrong:
             raise ModelError(f"The weights in {model} are incomplete. {'; '.join(wrong)}")
         self.model.to(self.device).eval()
@@ -110,35 +119,43 @@ class Predictor:
         return list_crops(self.processor.crop_groups)
 
     @torch.inference_mode()
-    def analyse(self, face: Image.Image) -> Reading:
-        """Read one aligned face (`faces.align_face`, or any square picture that is a face)."""
+    def analyse(self, face: Image.Image, texts: bool = True) -> Reading:
+        """Read one aligned face (`faces.align_face`, or any square picture that is a face).
+
+        Without `texts` the three texts hold only what was decided, as they would open: the label,
+        the list of action units, and nothing; that is all an evaluation needs.
+        """
         inputs = self.processor.faces([face]).to(self.device, self.dtype)
         fused = self.model.model.fuse(inputs["pixel_values"], inputs.get("pixel_values_local"))
         embeds = self._image_embeds(fused)
-        expression_probabilities, action_units = self._probabilities(embeds)
-        expression = max(expression_probabilities, key=expression_probabilities.get)
-        aus, action_unit_probabilities = action_units
-        summary, movements, reasoning = self._texts(embeds, expression, aus)
+        probabilities = self._expression_probabilities(embeds)
+        expression = max(probabilities, key=probabilities.get)
+        aus, chances = self._decide_action_units(
+            self._reader(prompts.ACTION_UNITS_QUESTION, embeds)
+        )
+        openings = (f"{expression}.", prompts.list_action_units(aus), "")
+        written = self._texts(embeds, expression, aus, openings) if texts else openings
         attention = fused["attention"]
         return Reading(
             expression=expression,
-            expression_probabilities=expression_probabilities,
+            expression_probabilities=probabilities,
             aus=aus,
-            action_unit_probabilities=action_unit_probabilities,
-            summary=summary,
-            movements=movements,
-            reasoning=reasoning,
+            action_unit_probabilities=chances,
+            summary=written[0],
+            movements=written[1],
+            reasoning=written[2],
             face=face,
-            attention=None if attention is None else attention[0].float().cpu().numpy(),
-            looks={
-                name: (where[0].float().cpu().numpy(), weight[0].float().cpu().numpy())
-                for name, (where, weight) in fused["looks"].items()
-            },
+            attention=None if attention is None else _numpy(attention[0]),
+            looks={n: (_numpy(p[0]), _numpy(w[0])) for n, (p, w) in fused["looks"].items()},
             image_embeds=embeds,
         )
 
     def stream(
-        self, reading: Reading, messages: list[Message], temperature: float = 0.0, seed: int | None = None
+        self,
+        reading: Reading,
+        messages: list[Message],
+        temperature: float = 0.0,
+        seed: int | None = None,
     ) -> Iterator[str]:
         """Yield pieces of the answer to a talk about a face; its last message is the question.
 
@@ -199,15 +216,14 @@ class Predictor:
         ids, _ = self.processor.conversation([{"role": "user", "content": question}])
         return Reader(self.model, ids, embeds)
 
-    def _probabilities(self, embeds: torch.Tensor) -> tuple[dict[str, float], tuple]:
+    def _expression_probabilities(self, embeds: torch.Tensor) -> dict[str, float]:
         reader = self._reader(prompts.EXPRESSION_QUESTION, embeds)
         masses = reader.masses([self._words(f"{e}.") for e in EXPRESSIONS])
         total = sum(masses) or 1.0
-        expression = {e: m / total for e, m in zip(EXPRESSIONS, masses, strict=True)}
-        return expression, self._decide_action_units(self._reader(prompts.ACTION_UNITS_QUESTION, embeds))
+        return {e: m / total for e, m in zip(EXPRESSIONS, masses, strict=True)}
 
     def _decide_action_units(self, reader: Reader) -> tuple[tuple[int, ...], dict[int, float]]:
-        """Walk the ascending list: P(k | what was decided) = mass on "k next" / mass on k or later."""
+        """Walk the ascending list: P(k | decided so far) = mass on "k next" / mass on k or later."""
         active: tuple[int, ...] = ()
         chances: dict[int, float] = {}
         read = 0
@@ -228,18 +244,22 @@ class Predictor:
             else:
                 return active, {k: chances[k] for k in AUS}
 
-    def _texts(self, embeds: torch.Tensor, expression: str, aus: tuple[int, ...]) -> list[str]:
+    def _texts(
+        self, embeds: torch.Tensor, expression: str, aus: tuple[int, ...], openings: tuple[str, ...]
+    ) -> list[str]:
         def opened(question: str, opening: str) -> list[Message]:
             return [
                 {"role": "user", "content": question},
                 {"role": "assistant", "content": opening, "open": True},
             ]
 
-        openings = (f"{expression}.", prompts.list_action_units(aus), "")
         talks = [
             opened(prompts.SUMMARY_QUESTION, openings[0]),
             opened(prompts.MOVEMENT_QUESTION, openings[1]),
-            [*self._known(expression, aus), {"role": "user", "content": prompts.REASONING_QUESTION}],
+            [
+                *self._known(expression, aus),
+                {"role": "user", "content": prompts.REASONING_QUESTION},
+            ],
         ]
         answers = complete(
             self.model,
@@ -252,8 +272,14 @@ class Predictor:
         texts = []
         for opening, answer in zip(openings, answers, strict=True):
             ids = self._words(opening) + answer if opening else answer
-            texts.append(re.sub(r"\s+", " ", self.tokenizer.decode(ids, skip_special_tokens=True)).strip())
+            texts.append(
+                re.sub(r"\s+", " ", self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+            )
         return texts
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy()
 
 
 def _common_length(options: list[list[int]]) -> int:

@@ -77,10 +77,18 @@ class FEALLMProcessor(LlavaProcessor):
         see the same pixels.
         """
         size = self.face_size
-        faces = [f if f.size == (size, size) else f.resize((size, size), Image.Resampling.BICUBIC) for f in faces]
+        faces = [
+            f if f.size == (size, size) else f.resize((size, size), Image.Resampling.BICUBIC)
+            for f in faces
+        ]
         array = np.stack([np.asarray(f.convert("RGB"), np.float32) for f in faces]) / 255
-        mean, std = (np.array(getattr(self.image_processor, n), np.float32) for n in ("image_mean", "image_std"))
-        pixels = torch.from_numpy((array - mean) / std).permute(0, 3, 1, 2).contiguous()  # (B, 3, S, S)
+        mean, std = (
+            np.array(getattr(self.image_processor, n), np.float32)
+            for n in ("image_mean", "image_std")
+        )
+        pixels = (
+            torch.from_numpy((array - mean) / std).permute(0, 3, 1, 2).contiguous()
+        )  # (B, 3, S, S)
         data = {"pixel_values": pixels}
         if self.crop_groups:
             data["pixel_values_local"] = cut_crops(pixels, self.crop_groups, self.crop_size)
@@ -94,7 +102,9 @@ class FEALLMProcessor(LlavaProcessor):
         """`LlavaProcessor.__call__` with `pixel_values_local` added; images are aligned faces."""
         inputs = super().__call__(images=images, text=text, **kwargs)
         if images is not None and self.crop_groups:
-            inputs["pixel_values_local"] = cut_crops(inputs["pixel_values"], self.crop_groups, self.crop_size)
+            inputs["pixel_values_local"] = cut_crops(
+                inputs["pixel_values"], self.crop_groups, self.crop_size
+            )
         return inputs
 
 

@@ -11,16 +11,26 @@ import re
 from PIL import Image
 
 from feallm.crops import Crop
-from feallm.facs import ACTION_UNITS, supporting
 from feallm.faces import Face
+from feallm.facs import ACTION_UNITS, supporting
 from feallm.predictor import ACTIVE, Reading
 
-COMPASS = ("top-left", "top", "top-right", "left", None, "right", "bottom-left", "bottom", "bottom-right")
+COMPASS = (
+    "top-left",
+    "top",
+    "top-right",
+    "left",
+    None,
+    "right",
+    "bottom-left",
+    "bottom",
+    "bottom-right",
+)
 """The ring's nine places, row by row; the face itself is in the middle."""
 
 
 def data_uri(picture: Image.Image, side: int) -> str:
-    """Return a picture, at most `side` pixels, as a WebP data URI: it needs no file and no cache."""
+    """Return a picture, at most `side` pixels, as a WebP data URI: no file, no cache."""
     small = picture.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -68,7 +78,9 @@ def clues(reading: Reading, crops: list[Crop]) -> dict:
             if place is None:
                 cells.append({"center": True})
                 continue
-            match = [i for i, c in enumerate(crops) if c.direction == place and c.fraction == fraction]
+            match = [
+                i for i, c in enumerate(crops) if c.direction == place and c.fraction == fraction
+            ]
             if not match:
                 cells.append({"empty": True})
                 continue
@@ -87,19 +99,25 @@ def clues(reading: Reading, crops: list[Crop]) -> dict:
                     "height": 100 * (y1 - y0),
                 }
             )
-        rings.append({"fraction": str(fraction), "label": "½" if fraction < 0.6 else "¾", "cells": cells})
+        rings.append(
+            {"fraction": str(fraction), "label": "½" if fraction < 0.6 else "¾", "cells": cells}
+        )
     return {"face": data_uri(reading.face, 192), "rings": rings, "several": len(rings) > 1}
 
 
 def verdict(reading: Reading, caveat: str) -> dict:
-    """The expression with its probability, the runners-up, and the chain of units that lead to it."""
+    """The expression with its probability, the others, and the chain of units behind it."""
     ranked = sorted(reading.expression_probabilities.items(), key=lambda item: -item[1])
     chain = supporting(reading.expression, reading.aus)
     return {
         "expression": reading.expression,
         "percent": round(100 * reading.expression_probabilities[reading.expression]),
-        "others": [{"name": e, "percent": round(100 * p)} for e, p in ranked if e != reading.expression],
-        "chain": [{"au": k, "name": ACTION_UNITS[k].name, "first": i == 0} for i, k in enumerate(chain)],
+        "others": [
+            {"name": e, "percent": round(100 * p)} for e, p in ranked if e != reading.expression
+        ],
+        "chain": [
+            {"au": k, "name": ACTION_UNITS[k].name, "first": i == 0} for i, k in enumerate(chain)
+        ],
         "reasoning": reading.reasoning,
         "caveat": caveat,
     }
@@ -129,7 +147,7 @@ def action_units(reading: Reading) -> dict:
 
 
 def matrix(reading: Reading, crops: list[Crop]) -> dict:
-    """The self-attention among the crops: rows attend to columns, shaded relative to the largest."""
+    """The self-attention among the crops: rows attend to columns; shades are relative."""
     attention = reading.attention
     top = float(attention.max())
     return {
@@ -148,6 +166,8 @@ def matrix(reading: Reading, crops: list[Crop]) -> dict:
 def chat_text(text: str) -> str:
     """Return a text as the chat may show it: no HTML, no pictures, no links; units as code."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([!\]])(?=[\[(])", "\\1\u2060", text)  # a word joiner keeps ![ and ]( from working
+    text = re.sub(
+        r"([!\]])(?=[\[(])", "\\1\u2060", text
+    )  # a word joiner keeps ![ and ]( from working
     text = re.sub(r"(?i)\b(https?:)//", "\\1\u2060//", text)
     return re.sub(r"\b(AU\d{1,2})\b", r"`\1`", text)

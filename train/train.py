@@ -68,7 +68,10 @@ def choose_trainable(model: torch.nn.Module, learning_rates: dict[str, float]) -
             parameter.requires_grad_(True)
         if mine:
             groups.append({"params": mine, "lr": learning_rates[path]})
-            print(f"trains {path}: {sum(p.numel() for p in mine):,} parameters at {learning_rates[path]}")
+            print(
+                f"trains {path}: {sum(p.numel() for p in mine):,} parameters "
+                f"at {learning_rates[path]}"
+            )
     if not groups:
         raise ValueError("Nothing would be trained: learning_rates is empty.")
     return groups
@@ -82,7 +85,9 @@ class StageTrainer(Trainer):
         super().__init__(*args, **kwargs)
 
     def create_optimizer(self, *_args, **_kwargs) -> torch.optim.Optimizer:
-        self.optimizer = torch.optim.AdamW(self.groups, weight_decay=self.args.weight_decay, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(
+            self.groups, weight_decay=self.args.weight_decay, betas=(0.9, 0.98)
+        )
         return self.optimizer
 
     def _get_train_sampler(self, dataset=None):
@@ -94,7 +99,9 @@ class StageTrainer(Trainer):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path)
-    parser.add_argument("--packs", type=Path, required=True, help="folder made by train.mini.prepare")
+    parser.add_argument(
+        "--packs", type=Path, required=True, help="folder made by train.mini.prepare"
+    )
     parser.add_argument("--model", type=Path, required=True, help="folder the stage starts from")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -134,7 +141,9 @@ def main() -> None:
             seed=config.seed,
         ),
         data_collator=Collate(augment, processor.tokenizer.pad_token_id),
-        train_dataset=Conversations(faces, processor.tokenizer, processor.num_image_tokens, config.seed),
+        train_dataset=Conversations(
+            faces, processor.tokenizer, processor.num_image_tokens, config.seed
+        ),
     )
     checkpoint = get_last_checkpoint(str(args.out)) if args.out.is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -142,7 +151,7 @@ def main() -> None:
 
 
 def save(model, processor, folder: Path) -> None:
-    """Write a folder that `Predictor` opens: bf16 weights in shards under 10 MB, and the processor."""
+    """Write a folder `Predictor` opens: bf16 weights in shards under 10 MB, and the processor."""
     model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="9MB")
     processor.save_pretrained(folder)
     print(f"saved {folder}")

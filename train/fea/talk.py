@@ -17,7 +17,13 @@ def glossary(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     k = rng.choice(AUS)
     au = ACTION_UNITS[k]
     question = rng.choice(
-        (f"What is AU{k}?", f"What does AU{k} mean?", f"Explain AU{k}.", f"What does AU{k} do?", f"Tell me about AU{k}.")
+        (
+            f"What is AU{k}?",
+            f"What does AU{k} mean?",
+            f"Explain AU{k}.",
+            f"What does AU{k} do?",
+            f"Tell me about AU{k}.",
+        )
     )
     state = "It is active in this face." if k in aus else "It is not active in this face."
     return question, f"AU{k} is the {au.name} ({au.muscle}): it {au.effect}. {state}"
@@ -26,7 +32,12 @@ def glossary(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
 def presence(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     k = rng.choice(AUS)
     question = rng.choice(
-        (f"Is AU{k} active?", f"Do you see AU{k}?", f"Is the {ACTION_UNITS[k].name} active?", f"Is AU{k} present in this face?")
+        (
+            f"Is AU{k} active?",
+            f"Do you see AU{k}?",
+            f"Is the {ACTION_UNITS[k].name} active?",
+            f"Is AU{k} present in this face?",
+        )
     )
     if k in aus:
         return question, f"Yes, {describe(k)} is active: it {ACTION_UNITS[k].effect}."
@@ -73,11 +84,12 @@ def genuine_smile(expression: str, aus: tuple[int, ...], rng: random.Random) -> 
         return question, "I see no smile here: AU12 (lip corner puller) is not active."
     if 6 in aus:
         return question, (
-            "The smile reaches the eyes: AU12 (lip corner puller) acts together with AU6 (cheek raiser), the pattern "
-            "called a Duchenne smile. A photo cannot prove that it is felt."
+            "The smile reaches the eyes: AU12 (lip corner puller) acts together with AU6 "
+            "(cheek raiser), the pattern called a Duchenne smile. A photo cannot prove that it is felt."
         )
     return question, (
-        "AU12 (lip corner puller) draws a smile, but AU6 (cheek raiser) is not active, so it stays at the mouth. "
+        "AU12 (lip corner puller) draws a smile, but AU6 (cheek raiser) is not active, "
+        "so it stays at the mouth. "
         "Such smiles are often polite or posed, though a photo cannot prove it."
     )
 
@@ -95,9 +107,16 @@ def evidence(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     helps = supporting(expression, aus)
     if not helps:
         return question, f"No single region decides it; the whole face reads as {expression}."
-    regions = [r for r in ("brows", "eyes", "mouth") if any(ACTION_UNITS[k].region == r for k in helps)]
-    parts = [f"the {r} ({join([f'AU{k}' for k in helps if ACTION_UNITS[k].region == r])})" for r in regions]
-    verb = "speaks" if parts == ["the mouth"] or len(parts) == 1 and "mouth" in parts[0] else "speak"
+    regions = [
+        r for r in ("brows", "eyes", "mouth") if any(ACTION_UNITS[k].region == r for k in helps)
+    ]
+    parts = [
+        f"the {r} ({join([f'AU{k}' for k in helps if ACTION_UNITS[k].region == r])})"
+        for r in regions
+    ]
+    verb = (
+        "speaks" if parts == ["the mouth"] or len(parts) == 1 and "mouth" in parts[0] else "speak"
+    )
     text = join(parts)
     return question, f"{text[0].upper()}{text[1:]} {verb} for {expression}."
 
@@ -117,27 +136,52 @@ def counterfactual(expression: str, aus: tuple[int, ...], rng: random.Random) ->
         return question, "For Neutral, the active action units would have to relax."
     lacks = missing(other, aus)
     if lacks:
-        return question, f"For {other}, I would expect to see {join([describe(k) for k in lacks])} as well."
-    return question, f"Its units are there; for {other} they would have to be stronger than the rest."
+        return (
+            question,
+            f"For {other}, I would expect to see {join([describe(k) for k in lacks])} as well.",
+        )
+    return (
+        question,
+        f"Its units are there; for {other} they would have to be stronger than the rest.",
+    )
 
 
 def why_not(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     other = rng.choice([e for e in EXPRESSIONS if e != expression])
-    question = rng.choice((f"Why not {other.lower()}?", f"Could it be {other.lower()}?", f"Is it not {other.lower()}?"))
+    question = rng.choice(
+        (
+            f"Why not {other.lower()}?",
+            f"Could it be {other.lower()}?",
+            f"Is it not {other.lower()}?",
+        )
+    )
     helps, lacks = supporting(expression, aus), missing(other, aus)
     if other == "Neutral":
         if helps:
-            return question, f"{join([f'AU{k}' for k in helps])} {'is' if len(helps) == 1 else 'are'} active, which a calm face would not show."
+            return (
+                question,
+                f"{join([f'AU{k}' for k in helps])} {'is' if len(helps) == 1 else 'are'} active, "
+                "which a calm face would not show.",
+            )
         return question, f"It could be close, but the face as a whole reads as {expression}."
     if lacks:
         verb = "is" if len(lacks) == 1 else "are"
         return question, f"For {other}, {join([describe(k) for k in lacks])} {verb} missing."
-    return question, f"Some signs of {other} are there, but the face as a whole reads as {expression}."
+    return (
+        question,
+        f"Some signs of {other} are there, but the face as a whole reads as {expression}.",
+    )
 
 
 def certainty(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     question = rng.choice(
-        ("How sure are you?", "How certain is this?", "Are you sure?", "How confident are you?", "Can you be wrong?")
+        (
+            "How sure are you?",
+            "How certain is this?",
+            "Are you sure?",
+            "How confident are you?",
+            "Can you be wrong?",
+        )
     )
     helps = supporting(expression, aus)
     if len(helps) >= 2:
@@ -208,8 +252,18 @@ _SCOPE = {
         "What colour is the hair?",
         "Write some code for me.",
     ),
-    "You are welcome. Ask me anything else about this face.": ("Thank you!", "Thanks.", "Great, thank you.", "OK."),
-    "Hello! Ask me about the expression or the action units of this face.": ("Hello!", "Hi.", "Good morning.", "Hey there."),
+    "You are welcome. Ask me anything else about this face.": (
+        "Thank you!",
+        "Thanks.",
+        "Great, thank you.",
+        "OK.",
+    ),
+    "Hello! Ask me about the expression or the action units of this face.": (
+        "Hello!",
+        "Hi.",
+        "Good morning.",
+        "Hey there.",
+    ),
     "I am FEALLM, a model that describes facial expressions and action units. I can be wrong.": (
         "Who are you?",
         "What are you?",
@@ -237,7 +291,8 @@ def prototype(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn
 
 
 TOPICS = (
-    glossary, presence, region, genuine_smile, evidence, counterfactual, why_not, certainty, scope, prototype,
+    glossary, presence, region, genuine_smile, evidence, counterfactual, why_not, certainty,
+    scope, prototype,
 )  # fmt: skip
 
 

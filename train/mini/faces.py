@@ -17,7 +17,18 @@ from train.mini.prepare import CANVAS, EXPRESSIONS, MARGIN, SETS
 
 MIRRORED_BLENDSHAPES = (
     *((1, 2), (4, 5), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16), (17, 18), (19, 20), (21, 22)),
-    *((24, 26), (28, 29), (30, 31), (33, 39), (34, 35), (36, 37), (44, 45), (46, 47), (48, 49), (50, 51)),
+    *(
+        (24, 26),
+        (28, 29),
+        (30, 31),
+        (33, 39),
+        (34, 35),
+        (36, 37),
+        (44, 45),
+        (46, 47),
+        (48, 49),
+        (50, 51),
+    ),
 )
 """Left and right partners in MediaPipe's list of 52."""
 POINTS = tuple(range(0, 478, 7))
@@ -49,7 +60,9 @@ class Faces(Dataset):
             self.index += [(len(self.parts), int(i)) for i in np.flatnonzero(keep)]
             self.parts.append(pack)
         if not self.index:
-            raise FileNotFoundError(f"{packs} holds no {split} faces: run train.mini.prepare first.")
+            raise FileNotFoundError(
+                f"{packs} holds no {split} faces: run train.mini.prepare first."
+            )
 
     def __len__(self) -> int:
         return len(self.index)
@@ -81,7 +94,7 @@ class Augment:
         unaligned: share of faces drawn as unaligned crops.
     """
 
-    def __init__(self, *, size, crop_size, crop_groups, mean, std, train, unaligned=0.4):
+    def __init__(self, *, size, crop_size, crop_groups, mean, std, train, unaligned=0.3):
         self.size, self.crop_size, self.crop_groups = size, crop_size, crop_groups
         self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
         self.train, self.unaligned = train, unaligned
@@ -129,17 +142,21 @@ class Augment:
         if not self.train:
             return place, torch.zeros(n, dtype=torch.bool)
         frames = torch.from_numpy(np.stack([i["frame"] for i in items]))
-        frames = torch.cat([frames * torch.tensor([96 / size, 96 / size, 1.0]), place[:, 2:]], dim=1)
+        frames = torch.cat(
+            [frames * torch.tensor([96 / size, 96 / size, 1.0]), place[:, 2:]], dim=1
+        )
         raw = torch.rand(n) < self.unaligned
         place = torch.where(raw[:, None, None], frames, place)
         flipped = torch.rand(n) < 0.5
-        angle = torch.randn(n) * 0.10
-        zoom = torch.exp(torch.randn(n) * 0.09)
+        angle = torch.randn(n) * 0.08
+        zoom = torch.exp(torch.randn(n) * 0.07)
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
         mirror = torch.where(flipped, -1.0, 1.0)
         centre, zero, one = size / 2, torch.zeros(n), torch.ones(n)
-        move = torch.randn(2, n) * 0.035 * size
-        jitter = torch.stack([cos * mirror, -sin, zero, sin * mirror, cos, zero, zero, zero, one], -1)
+        move = torch.randn(2, n) * 0.03 * size
+        jitter = torch.stack(
+            [cos * mirror, -sin, zero, sin * mirror, cos, zero, zero, zero, one], -1
+        )
         jitter = jitter.view(n, 3, 3)
         jitter[:, :2, 2] = centre + move.T - (jitter[:, :2, :2] * centre).sum(-1)
         return place @ jitter, flipped
@@ -169,23 +186,30 @@ class Augment:
         grey = faces.mean(1, keepdim=True).expand_as(faces)
         faces = torch.where(some(0.25), grey, faces)
         tint = 1 + torch.randn(n, 3, 1, 1) * 0.08
-        faces = torch.where(some(0.3), faces * tint, faces)
-        gamma = torch.exp(torch.randn(n, 1, 1, 1) * 0.25)
+        faces = torch.where(some(0.2), faces * tint, faces)
+        gamma = torch.exp(torch.randn(n, 1, 1, 1) * 0.15)
         faces = faces.clamp(1e-3, 1) ** gamma
         mean = faces.mean((1, 2, 3), keepdim=True)
-        contrast = torch.exp(torch.randn(n, 1, 1, 1) * 0.2)
+        contrast = torch.exp(torch.randn(n, 1, 1, 1) * 0.15)
         faces = (faces - mean) * contrast + mean + torch.randn(n, 1, 1, 1) * 0.06
         ramp = torch.linspace(-1, 1, self.size)
-        light = torch.randn(n, 1, 1, 1) * ramp.view(1, 1, 1, -1) + torch.randn(n, 1, 1, 1) * ramp.view(1, 1, -1, 1)
-        faces = torch.where(some(0.3), faces * (1 + 0.2 * light), faces)
-        side = int(torch.randint(self.size // 4, self.size, ()))  # one small size for this batch's share
+        light = torch.randn(n, 1, 1, 1) * ramp.view(1, 1, 1, -1) + torch.randn(
+            n, 1, 1, 1
+        ) * ramp.view(1, 1, -1, 1)
+        faces = torch.where(some(0.2), faces * (1 + 0.2 * light), faces)
+        side = int(
+            torch.randint(self.size // 4, self.size, ())
+        )  # one small size for this batch's share
         small = F.interpolate(faces, (side, side), mode="bilinear", antialias=True)
         small = F.interpolate(small, (self.size, self.size), mode="bilinear")
-        faces = torch.where(some(0.3), small, faces)
-        faces = faces + torch.where(some(0.3), torch.randn(faces.shape) * 0.03, torch.zeros(()))
-        covered = torch.rand(n) < 0.15
+        faces = torch.where(some(0.2), small, faces)
+        faces = faces + torch.where(some(0.15), torch.randn(faces.shape) * 0.03, torch.zeros(()))
+        covered = torch.rand(n) < 0.1
         for i in covered.nonzero().flatten().tolist():
             h, w = (int(self.size * (0.1 + 0.3 * torch.rand(()))) for _ in range(2))
-            y, x = int(torch.randint(0, self.size - h, ())), int(torch.randint(0, self.size - w, ()))
+            y, x = (
+                int(torch.randint(0, self.size - h, ())),
+                int(torch.randint(0, self.size - w, ())),
+            )
             faces[i, :, y : y + h, x : x + w] = torch.rand(3, 1, 1)
         return faces.clamp(0, 1)

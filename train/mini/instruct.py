@@ -22,9 +22,11 @@ from train.mini.faces import Augment, Faces
 Facts = tuple[str, tuple[int, ...] | None]
 """An expression and its action units; None where nobody and nothing could label them."""
 
-PLANS = (  # share, turns: e short expression, a short list, s summary, m movement, r reasoning, t talk
+# e short expression, a short list, s summary, m movement, r reasoning, t talk
+PLANS = (  # share, turns
     (0.10, "ea"), (0.10, "ae"), (0.08, "ear"), (0.10, "eat"), (0.06, "eatt"), (0.06, "eart"),
-    (0.08, "s"), (0.05, "st"), (0.10, "m"), (0.05, "mt"), (0.08, "smr"), (0.04, "smrt"), (0.10, "t"),
+    (0.08, "s"), (0.05, "st"), (0.10, "m"), (0.05, "mt"),
+    (0.08, "smr"), (0.04, "smrt"), (0.10, "t"),
 )  # fmt: skip
 
 
@@ -44,8 +46,13 @@ def converse(plan: str, facts: Facts, rng: random.Random) -> list[Message]:
         elif step == "r":
             question, answer = ask("reasoning", rng), reasoning(expression, aus, rng)
         else:
-            question, answer = turn(expression, aus, rng) if aus is not None else scope(expression, (), rng)
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            question, answer = (
+                turn(expression, aus, rng) if aus is not None else scope(expression, (), rng)
+            )
+        messages += [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
     return messages
 
 
@@ -72,7 +79,9 @@ def draw_facts(votes: np.ndarray, aus: np.ndarray, known: bool, rng: random.Rand
     if not known:
         return expression, None
     sampled = rng.random() < 0.5
-    active = tuple(k for k, p in zip(AUS, aus.tolist(), strict=True) if p > (rng.random() if sampled else 0.5))
+    active = tuple(
+        k for k, p in zip(AUS, aus.tolist(), strict=True) if p > (rng.random() if sampled else 0.5)
+    )
     return expression, active
 
 

@@ -109,19 +109,29 @@ def main() -> None:
     args = parser.parse_args()
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
-    packs = {n: np.load(args.packs / f"{n}.npz") for n in SETS if (args.packs / f"{n}.npz").is_file()}
+    packs = {
+        n: np.load(args.packs / f"{n}.npz") for n in SETS if (args.packs / f"{n}.npz").is_file()
+    }
     coded = packs["ckplus_validation"]
     x, truth = measurements(coded), coded["aus"].astype(bool)
     expression = majority(coded["votes"])
     labels, scores = {}, []
     for k, au in enumerate(AUS):
         score = cross_val_predict(
-            regression(), x, truth[:, k], groups=coded["group"], cv=GroupKFold(5), method="decision_function"
+            regression(),
+            x,
+            truth[:, k],
+            groups=coded["group"],
+            cv=GroupKFold(5),
+            method="decision_function",
         )
         threshold, value = best_threshold(truth[:, k], score)
         scores.append(value)
         rates = np.array(
-            [(truth[expression == e, k].sum() + 0.5) / ((expression == e).sum() + 10) for e in range(7)]
+            [
+                (truth[expression == e, k].sum() + 0.5) / ((expression == e).sum() + 10)
+                for e in range(7)
+            ]
         )
         fitted = regression().fit(x, truth[:, k])
         shares = []

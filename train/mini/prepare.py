@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from feallm.alignment import compose, similarity, template_for
+from feallm.faces import draw
 
 CANVAS = 144
 """Side of a canvas in pixels: 1.5 times the 96 that the mini's aligned face measures."""
@@ -112,22 +113,6 @@ def square_around(box: tuple[float, float, float, float], scale: float) -> np.nd
     return np.array([(x0 + x1 - side) / 2, (y0 + y1 - side) / 2, side])
 
 
-def render(photo: np.ndarray, to_canvas: np.ndarray, size: int) -> np.ndarray:
-    """Draw the photo through a (2, 3) map on a square; beyond its border the edge repeats."""
-    import cv2
-
-    shrink = np.sqrt(abs(np.linalg.det(to_canvas[:, :2])))
-    if shrink < 0.5:  # average before sampling, or fine texture turns into noise
-        small = cv2.resize(photo, None, fx=2 * shrink, fy=2 * shrink, interpolation=cv2.INTER_AREA)
-        sx, sy = np.array(photo.shape[1::-1]) / small.shape[1::-1]
-        # pixel centres, not corners, keep their place: x = (x' + 1/2) * sx - 1/2
-        to_canvas = compose(to_canvas, np.array([[sx, 0, sx / 2 - 0.5], [0, sy, sy / 2 - 0.5]]))
-        photo = small
-    return cv2.warpAffine(
-        photo, to_canvas, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-
-
 _landmarker = None
 
 
@@ -160,14 +145,15 @@ def pack_face(photo: Image.Image, box: tuple[float, float, float, float] | None,
     `frame` is the (2, 3) map from the 96-pixel square of the *unaligned* crop (the box, or the
     whole picture) to the canvas; `found` tells whether there are points at all.
     """
-    photo = np.asarray(photo.convert("RGB"))
-    height, width = photo.shape[:2]
-    box = box or (0, 0, width, height)
+    photo = photo.convert("RGB")
+    box = box or (0, 0, *photo.size)
     # MediaPipe wants a face of about 192 pixels with some room around it
     x0, y0, side = square_around(box, 1.5)
     window = 288
-    to_window = np.array([[window / side, 0, -x0 * window / side], [0, window / side, -y0 * window / side]])
-    found = landmarks(np.ascontiguousarray(render(photo, to_window, window)), task)
+    to_window = np.array(
+        [[window / side, 0, -x0 * window / side], [0, window / side, -y0 * window / side]]
+    )
+    found = landmarks(np.asarray(draw(photo, to_window, window)), task)
     if found is None:
         points, shapes = np.zeros((478, 2)), np.zeros(52)
         fx, fy, fside = square_around(box, 1.0)
@@ -179,7 +165,7 @@ def pack_face(photo: Image.Image, box: tuple[float, float, float, float] | None,
     to_canvas = similarity(five, template_for(CANVAS, MARGIN))
     fx, fy, fside = square_around(box, 1.0)
     frame = compose(to_canvas, np.array([[fside / 96, 0, fx], [0, fside / 96, fy]]))
-    canvas = render(photo, to_canvas, CANVAS)
+    canvas = np.asarray(draw(photo, to_canvas, CANVAS))
     return {
         "canvas": canvas,
         "grey": bool(np.ptp(canvas.astype(int), axis=2).max() <= 12),
@@ -191,9 +177,6 @@ def pack_face(photo: Image.Image, box: tuple[float, float, float, float] | None,
 
 
 def _pack_slice(data: Path, name: str, rows: list[Row], task: str) -> list[dict]:
-    import cv2
-
-    cv2.setNumThreads(1)
     source = Source(data, name)
     return [pack_face(Image.open(io.BytesIO(source.read(r.file))), r.box, task) for r in rows]
 
@@ -215,7 +198,10 @@ def pack_set(data: Path, name: str, out: Path, workers: int) -> None:
     np.savez(
         out / f"{name}.npz",
         canvas=canvases,
-        **{k: np.stack([p[k] for p in packed]) for k in ("grey", "points", "blendshapes", "frame", "found")},
+        **{
+            k: np.stack([p[k] for p in packed])
+            for k in ("grey", "points", "blendshapes", "frame", "found")
+        },
         votes=np.array([r.votes for r in rows], np.float32),
         split=np.array([r.split for r in rows]),
         group=np.array([r.group for r in rows]),
@@ -234,7 +220,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=SETS, choices=SETS)
     args = parser.parse_args()
     if not (args.data / "face_landmarker.task").is_file():
-        sys.exit(f"{args.data}/face_landmarker.task is missing: MediaPipe's Face Landmarker bundle.")
+        sys.exit(
+            f"{args.data}/face_landmarker.task is missing: MediaPipe's Face Landmarker bundle."
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.sets:
         try:

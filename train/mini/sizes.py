@@ -43,7 +43,7 @@ def mini_config(vocab_size: int, **changes) -> FEALLMConfig:
         "image_seq_length": 65,
         "vision_feature_layer": -1,
         "tie_word_embeddings": True,
-        "crop_size": 48,
+        "crop_size": 32,
         "lca_channels": (32, 64, 128, 256),
         "lca_depths": (1, 1, 2, 2),
         "lca_crop_embedding": True,

@@ -54,7 +54,12 @@ def train_tokenizer(vocab_size: int, conversations: int, seed: int) -> PreTraine
     final = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True))
     final.pre_tokenizer = split
     final.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=final,

@@ -36,6 +36,9 @@ class Heads(nn.Module):
         self.split = [NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES, 2 * len(POINTS)]
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.linear = nn.Linear(width, sum(self.split))
+        # random heads would teach the eyes, in the first steps, to show nothing at all
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, pooled: torch.Tensor) -> list[torch.Tensor]:
         return list(self.linear(self.norm(pooled)).float().split(self.split, dim=-1))
@@ -81,17 +84,25 @@ class VisionTask(nn.Module):
             loss = F.cross_entropy(expression, votes, label_smoothing=0.02)
             if aus is not None:
                 per_au = F.binary_cross_entropy_with_logits(au, aus, reduction="none").mean(1)
-                per_shape = F.smooth_l1_loss(shapes, blendshapes, beta=0.1, reduction="none").mean(1)
+                per_shape = F.smooth_l1_loss(shapes, blendshapes, beta=0.1, reduction="none").mean(
+                    1
+                )
                 per_point = F.smooth_l1_loss(
                     places.view_as(points), points, beta=0.02, reduction="none"
                 ).mean((1, 2))
                 loss = loss + (per_au * has_shapes).mean()
-                loss = loss + 10 * (per_shape * has_shapes).mean() + 5 * (per_point * has_points).mean()
+                loss = (
+                    loss
+                    + 10 * (per_shape * has_shapes).mean()
+                    + 5 * (per_point * has_points).mean()
+                )
             total = total + loss / len(said)
         mean = torch.stack([expression.softmax(-1) for expression, *_ in said.values()]).mean(0)
         return {
             "loss": total,
-            "expression": torch.stack([e.argmax(-1) for e, *_ in said.values()] + [mean.argmax(-1)], 1),
+            "expression": torch.stack(
+                [e.argmax(-1) for e, *_ in said.values()] + [mean.argmax(-1)], 1
+            ),
             "truth": votes.argmax(-1),
         }
 
@@ -159,8 +170,9 @@ def main() -> None:
             max_grad_norm=1.0,
             bf16=True,
             use_cpu=not torch.cuda.is_available(),
-            eval_strategy="epoch",
-            save_steps=200,
+            eval_strategy="steps",
+            eval_steps=600,
+            save_steps=300,
             save_total_limit=2,
             logging_steps=20,
             report_to=["tensorboard"],

@@ -1,0 +1,91 @@
+"""Tiny models and made-up pictures: the tests need no weights, no network and no data set."""
+
+import os
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from transformers import CLIPVisionConfig, LlamaConfig
+
+from feallm import FEALLMConfig, FEALLMForConditionalGeneration
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def tiny_config(**changes) -> FEALLMConfig:
+    """Two-layer language model, four-layer tower with a 4 x 4 grid, 16 crops of 16 pixels."""
+    fields = {
+        "vision_config": CLIPVisionConfig(
+            image_size=32,
+            patch_size=8,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            projection_dim=32,
+        ),
+        "text_config": LlamaConfig(
+            vocab_size=64,
+            hidden_size=48,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=512,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=4,
+        ),
+        "image_token_index": 3,
+        "crop_size": 16,
+        "lca_channels": (16, 16, 16, 16),
+        "mpp_shallow_layers": (1, 2),
+        "mpp_num_heads": 4,
+        "mpp_num_points": 2,
+    }
+    return FEALLMConfig(**(fields | changes))
+
+
+def tiny_model(**changes) -> FEALLMForConditionalGeneration:
+    return FEALLMForConditionalGeneration(tiny_config(**changes)).eval()
+
+
+def tiny_inputs(config: FEALLMConfig, batch: int = 1) -> dict[str, torch.Tensor]:
+    """Random faces, and ids with the right number of placeholders."""
+    k = config.num_image_tokens
+    ids = torch.tensor([[1, 10, *[3] * k, 11, 12, 13]]).repeat(batch, 1)
+    size = config.vision_config.image_size
+    inputs = {"input_ids": ids, "pixel_values": torch.randn(batch, 3, size, size)}
+    if config.use_lca:
+        shape = (batch, config.num_crops, 3, config.crop_size, config.crop_size)
+        inputs["pixel_values_local"] = torch.randn(shape)
+    return inputs
+
+
+@pytest.fixture(scope="session")
+def portrait() -> Image.Image:
+    """Matplotlib's public-domain portrait of Grace Hopper: one face."""
+    return Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
+
+
+@pytest.fixture(scope="session")
+def predictor():
+    """feallm-mini as shipped."""
+    from feallm import Predictor
+
+    return Predictor()
+
+
+@pytest.fixture
+def gradient() -> Image.Image:
+    """A picture whose red is its x and green its y, in pixels: geometry can be read off."""
+    y, x = np.mgrid[0:200, 0:240]
+    return Image.fromarray(np.stack([x, y, np.zeros_like(x)], -1).astype(np.uint8))

@@ -1,0 +1,322 @@
+"""The page in a real browser: with a stand-in for the model where only the page matters."""
+
+import io
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+import app
+from feallm import views
+from feallm.configuration import CROP_GROUPS
+from feallm.crops import list_crops
+from feallm.facs import AUS, EXPRESSIONS
+from feallm.photos import BadPhoto
+from feallm.predictor import Reading
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+class StandIn:
+    """Answers at once, and says which face it was asked about."""
+
+    name, device, face_size = "stand-in", torch.device("cpu"), 96
+    crops = list_crops(list(CROP_GROUPS))
+
+    def __init__(self):
+        self.analysed, self.stopped, self.temperatures = 0, 0, []
+
+    def analyse(self, face: Image.Image) -> Reading:
+        self.analysed += 1
+        shade = np.asarray(face).mean()
+        attention = np.full((16, 16), 1 / 16)
+        return Reading(
+            expression="Happiness",
+            expression_probabilities={e: 0.7 if e == "Happiness" else 0.05 for e in EXPRESSIONS},
+            aus=(6, 12),
+            action_unit_probabilities={k: 0.9 if k in (6, 12) else 0.1 for k in AUS},
+            summary=f"Happiness. Shade {shade:.0f}.",
+            movements="Active action units: AU6 (cheek raiser), AU12 (lip corner puller).",
+            reasoning="AU6 and AU12 point to Happiness.",
+            face=face,
+            attention=attention,
+            looks={},
+            image_embeds=torch.zeros(1),
+        )
+
+    def stream(self, reading, messages, temperature=0.0, seed=None):
+        self.temperatures.append(temperature)
+        try:
+            question = messages[-1]["content"]
+            slow = "slowly" in question
+            for word in f"You asked: {question} AU12 says {reading.summary}".split(" "):
+                time.sleep(0.02)
+                yield word + " "
+            for _ in range(400 if slow else 0):
+                time.sleep(0.05)
+                yield "more "
+        finally:
+            self.stopped += 1
+
+
+def serve(predictor):
+    demo = app.build_demo(predictor)
+    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **app.launch_options())
+    return demo, url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def stand_in():
+    predictor = StandIn()
+    demo, url = serve(predictor)
+    predictor.url = url
+    yield predictor
+    demo.close()
+
+
+@pytest.fixture
+def page(browser, stand_in):
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.goto(stand_in.url)
+    expect(page.locator("#upload")).to_be_visible()
+    yield page
+    context.close()
+
+
+def png(picture: Image.Image) -> dict:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return {"name": "photo.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+
+
+def upload(page: Page, file: dict) -> None:
+    page.locator("#upload input[type=file]").set_input_files(file)
+
+
+def ask(page: Page, question: str) -> None:
+    page.locator("#question textarea").fill(question)
+    page.locator("#question textarea").press("Enter")
+
+
+def last_answer(page: Page):
+    return page.locator("#chat .message.bot").last
+
+
+@pytest.fixture(scope="session")
+def couple(portrait) -> Image.Image:
+    both = Image.new("RGB", (1100, 640), "grey")
+    both.paste(portrait, (0, 20))
+    darker = portrait.resize((420, 492)).point(lambda v: v // 2)
+    both.paste(darker, (600, 60))
+    return both
+
+
+def test_the_shipped_model_reads_the_portrait_and_talks(browser, predictor):
+    """The main job: example portrait, an expression, a question, an answer that streams."""
+    demo, url = serve(predictor)
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    requests = []
+    context.on("request", lambda r: requests.append(r.url))
+    page = context.new_page()
+    page.goto(url)
+    page.get_by_role("button", name="Try an example").click()
+    expect(page.locator(".verdict strong")).to_have_text(re.compile("Happiness|Neutral"), timeout=60_000)
+    assert page.locator(".units .unit").count() == 12
+    assert page.locator(".ring button.cell").count() == 16
+    expect(page.locator(".matrix .grid i")).to_have_count(256)
+    before = page.locator("#chat .message.bot").count()
+    ask(page, "What is AU12?")
+    expect(page.locator("#chat .message.bot")).to_have_count(before + 1, timeout=30_000)
+    seen = set()
+    for _ in range(200):
+        seen.add(last_answer(page).inner_text())
+        if page.locator("#question .submit-button").is_visible() and len(seen) > 1:
+            break
+        time.sleep(0.02)
+    assert len(seen) > 1  # it grew
+    expect(last_answer(page)).to_contain_text("lip corner puller", timeout=30_000)
+    foreign = [u for u in requests if not u.startswith((url, "data:", "blob:"))]
+    assert foreign == []
+    context.close()
+    demo.close()
+
+
+def test_a_photo_is_read_and_shown(page, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_have_text("Happiness")
+    expect(page.locator(".stage .face")).to_have_count(1)
+    expect(page.locator(".chain")).to_have_text(re.compile(r"AU6\s*\+\s*AU12\s*→\s*Happiness"))
+    expect(page.locator("#status")).to_contain_text("1 face")
+    page.locator("button.cell").nth(3).focus()
+    assert page.locator(".ring[data-ring='0'] .window").evaluate("e => e.style.opacity") == "1"
+    page.get_by_role("button", name="¾ side").click()
+    expect(page.locator(".ring[data-ring='1']")).to_be_visible()
+    page.locator(".chip[data-au=AU12]").hover()
+    expect(page.locator("li.unit.lit")).to_have_attribute("data-au", "AU12")
+    page.get_by_role("button", name="Change photo").click()
+    expect(page.locator("#upload")).to_be_visible()
+    expect(page.locator(".verdict strong")).to_have_count(0)
+
+
+def test_faces_are_chosen_by_keyboard_and_keep_their_own_talk(page, stand_in, couple):
+    upload(page, png(couple))
+    expect(page.locator(".stage .face")).to_have_count(2)
+    expect(page.locator(".verdict strong")).to_have_text("Happiness")
+    first = last_answer(page).inner_text()
+    ask(page, "One?")
+    expect(last_answer(page)).to_contain_text("You asked: One?")
+    expect(page.locator("#question .submit-button")).to_be_visible()
+    page.locator(".face").nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".face").nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(last_answer(page)).not_to_contain_text("You asked")
+    assert last_answer(page).inner_text() != first  # the darker face
+    analysed = stand_in.analysed
+    page.locator(".face").nth(0).click()
+    expect(last_answer(page)).to_contain_text("You asked: One?")
+    assert stand_in.analysed == analysed  # nothing is read twice
+
+
+def test_stop_keeps_what_was_written_and_frees_the_model(page, stand_in, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ended = stand_in.stopped
+    ask(page, "Tell me slowly")
+    expect(last_answer(page)).to_contain_text("more more")
+    page.locator("#question .stop-button").click()
+    for _ in range(40):
+        if stand_in.stopped > ended:
+            break
+        time.sleep(0.05)
+    assert stand_in.stopped > ended
+    length = len(last_answer(page).inner_text())
+    time.sleep(0.4)
+    assert len(last_answer(page).inner_text()) == length
+    ask(page, "And now?")
+    expect(last_answer(page)).to_contain_text("You asked: And now?")
+
+
+def test_retry_and_undo(page, stand_in, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "Again?")
+    expect(last_answer(page)).to_contain_text("You asked: Again?")
+    expect(page.locator("#question .submit-button")).to_be_visible()
+    page.get_by_label("Retry").last.click()
+    for _ in range(60):
+        if stand_in.temperatures[-1] > 0:
+            break
+        time.sleep(0.05)
+    assert stand_in.temperatures[-1] == 0.7
+    time.sleep(1.0)
+    page.get_by_label("Undo").last.click()
+    expect(page.locator("#question textarea")).to_have_value("Again?")
+    expect(last_answer(page)).not_to_contain_text("You asked")
+
+
+def test_special_words_and_markup_stay_words(page, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "<image> <b>bold</b> ![x](http://127.0.0.1:9/x.png)")
+    expect(last_answer(page)).to_contain_text("<image> <b>bold</b>")
+    assert page.locator("#chat .message img, #chat .message b, #chat .message a").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": b"this is text"}, "not a picture"),
+        (png(Image.effect_noise((300, 300), 90).convert("RGB")), "No face was found"),
+        (png(Image.new("RGB", (20, 20))), "too small"),
+    ],
+    ids=["text", "no face", "tiny"],
+)
+def test_a_bad_photo_gets_a_sentence_and_the_page_lives(page, portrait, file, sentence):
+    upload(page, file)
+    expect(page.locator("#status")).to_contain_text(sentence)
+    expect(page.locator("#upload input[type=file]")).to_be_attached()
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_have_text("Happiness")
+
+
+def test_questions_that_cannot_be_taken(page, portrait):
+    ask(page, "Hello?")
+    expect(page.get_by_text("Add a photo first")).to_be_visible()
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "   ")
+    expect(page.get_by_text("Type a question")).to_be_visible()
+    ask(page, "a" * 1001)
+    expect(page.get_by_text("the limit is 1000")).to_be_visible()
+    expect(page.locator("#question textarea")).to_have_value("a" * 1001)
+
+
+def test_two_visitors_do_not_see_each_other(browser, page, stand_in, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "My secret?")
+    expect(last_answer(page)).to_contain_text("My secret?")
+    other = browser.new_context().new_page()
+    other.goto(stand_in.url)
+    expect(other.locator("#upload")).to_be_visible()
+    assert other.locator("#chat .message").count() == 0
+    assert other.locator(".stage").count() == 0
+    upload(other, png(portrait.point(lambda v: v // 2)))
+    expect(other.locator(".verdict strong")).to_be_visible()
+    assert "My secret?" not in other.locator("#chat").inner_text()
+    other.context.close()
+
+
+def test_a_phone_shows_everything_without_sideways_scrolling(browser, stand_in, portrait):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    page = context.new_page()
+    page.goto(stand_in.url)
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    order = ["#stage", "#verdict", "#chat", "#clues", "#units", "#matrix"]
+    tops = [page.locator(s).bounding_box()["y"] for s in order]
+    assert tops == sorted(tops)
+    context.close()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        {},
+        "photo.png",
+        {"path": "/etc/passwd"},
+        {"path": "data:image/png;base64,AAAA"},
+        {"path": "http://127.0.0.1/x.png"},
+        {"path": str(Path(app.__file__).parent / "assets" / "photo.png")},
+    ],
+)
+def test_only_uploaded_files_are_opened(payload):
+    with pytest.raises(BadPhoto):
+        app.uploaded(payload)
+
+
+def test_the_chat_shows_the_talk_of_the_chosen_face_only(portrait):
+    visit = app.Visit(portrait, [], chosen=1, talks={0: [{"role": "user", "content": "AU1?"}]})
+    assert visit.shown() == []
+    visit.chosen = 0
+    assert visit.shown() == [{"role": "user", "content": views.chat_text("AU1?")}]

@@ -1,0 +1,136 @@
+"""feallm-mini as shipped: its probabilities are exact, its texts agree with them, it talks."""
+
+import pytest
+import torch
+
+from feallm import Predictor, prompts
+from feallm.conversation import encode
+from feallm.facs import AUS, EXPRESSIONS, parse_analysis
+from feallm.faces import align_face, detect_faces
+from feallm.generation import embed
+from feallm.predictor import ModelError
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """The mini in fp32, where two ways to the same number can be compared."""
+    return Predictor(device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def reading(exact, portrait):
+    return exact.analyse(align_face(portrait, detect_faces(portrait)[0], exact.face_size))
+
+
+@torch.inference_mode()
+def log_chance(predictor, reading, question: str, answer: str) -> float:
+    """Log-probability of an answer's ids after a question, without any cache."""
+    tokenizer = predictor.tokenizer
+    asked = [{"role": "user", "content": question}]
+    ids, _ = encode(asked, tokenizer, predictor.processor.num_image_tokens)
+    words = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    embeds = embed(predictor.model, torch.tensor([ids + words]), reading.image_embeds)
+    logits = predictor.model(inputs_embeds=embeds).logits[0].log_softmax(-1)
+    return float(sum(logits[len(ids) - 1 + i, w] for i, w in enumerate(words)))
+
+
+def test_the_portrait_smiles_or_is_calm(reading):
+    assert reading.expression in ("Happiness", "Neutral")
+    assert 0 < reading.action_unit_probabilities[12] < 1
+
+
+def test_expression_probabilities_are_the_language_models(exact, reading):
+    question = prompts.EXPRESSION_QUESTION
+    masses = [
+        torch.tensor(log_chance(exact, reading, question, e)).exp() for e in EXPRESSIONS
+    ]  # each label is one token of the mini's tokenizer
+    for expression, mass in zip(EXPRESSIONS, masses, strict=True):
+        expected = float(mass / sum(masses))
+        assert reading.expression_probabilities[expression] == pytest.approx(expected, abs=1e-4)
+    assert sum(reading.expression_probabilities.values()) == pytest.approx(1)
+
+
+def test_unit_probabilities_factorise_the_list(exact, reading):
+    """The product of the decisions is the chance of the list among all ascending lists."""
+    question = prompts.ACTION_UNITS_QUESTION
+    active: tuple[int, ...] = ()
+    for k in AUS:
+        # mass on "k next" against the mass on every later continuation, each scored by itself
+        later = prompts.later_action_units(active[-1] if active else None)
+        texts = {j: prompts.list_action_units((*active, j))[:-1] for j in later if j >= k}
+        texts["end"] = prompts.list_action_units(active)
+        # up to the unit's number the mini's tokens are shared; what follows is certain by then
+        shown = {j: t[: t.rindex(" (")] if j != "end" else t for j, t in texts.items()}
+        chances = {
+            j: torch.tensor(log_chance(exact, reading, question, t)).exp() for j, t in shown.items()
+        }
+        expected = float(chances[k] / sum(chances.values()))
+        assert reading.action_unit_probabilities[k] == pytest.approx(expected, abs=2e-3)
+        if k in reading.aus:
+            active = (*active, k)
+    assert active == reading.aus
+
+
+def test_texts_agree_with_the_decisions(reading):
+    assert parse_analysis(reading.summary).expression == reading.expression
+    assert parse_analysis(reading.movements).aus == reading.aus
+    for k in reading.aus:
+        assert f"AU{k} (" in reading.movements
+    assert set(parse_analysis(reading.reasoning).aus) <= set(reading.aus)
+    for text in (reading.summary, reading.movements, reading.reasoning):
+        assert text.strip() == text and text.endswith(".")
+
+
+def test_attention_rows_sum_to_one(reading):
+    assert reading.attention.shape == (16, 16)
+    assert reading.attention.sum(-1) == pytest.approx([1] * 16, abs=1e-4)
+    assert set(reading.looks) == {"shallow", "local", "self"}
+
+
+def test_talk_streams_and_is_repeatable(exact, reading):
+    question = [{"role": "user", "content": "Is the smile genuine?"}]
+    pieces = list(exact.stream(reading, question))
+    assert len(pieces) > 3
+    assert "".join(pieces) == "".join(exact.stream(reading, question))
+    again = [*question, {"role": "assistant", "content": "".join(pieces)}]
+    more = "".join(exact.stream(reading, [*again, {"role": "user", "content": "What is AU4?"}]))
+    assert "brow" in more
+
+
+def test_a_chance_seed_repeats(exact, reading):
+    question = [{"role": "user", "content": "Please describe the expression in this face."}]
+    one, two = ("".join(exact.stream(reading, question, 1.0, seed=7)) for _ in range(2))
+    assert one == two
+
+
+def test_long_talks_drop_their_oldest_turns(exact, reading):
+    old = [
+        {"role": "user", "content": "Why? " * 100},
+        {"role": "assistant", "content": "Because. " * 100},
+    ] * 8
+    text = "".join(exact.stream(reading, [*old, {"role": "user", "content": "What is AU12?"}]))
+    assert text
+
+
+def test_a_question_alone_too_long_raises(exact, reading):
+    with pytest.raises(ValueError, match="too long"):
+        list(exact.stream(reading, [{"role": "user", "content": "x" * 4000}]))
+
+
+def test_no_question_raises(exact, reading):
+    with pytest.raises(ValueError, match="question"):
+        list(exact.stream(reading, []))
+
+
+def test_models_that_cannot_be_loaded_are_sentences(tmp_path, predictor):
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Predictor(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ModelError):
+        Predictor(tmp_path)
+    # weights with a hole in them
+    state = {k: v.clone() for k, v in predictor.model.state_dict().items() if "lca" not in k}
+    predictor.processor.save_pretrained(tmp_path)
+    predictor.model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(ModelError, match="incomplete.*lca"):
+        Predictor(tmp_path)

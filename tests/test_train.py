@@ -1,0 +1,218 @@
+"""Training: what the data says, what the texts say, and every stage run for real, briefly."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as reference
+
+from feallm.facs import AUS, EXPRESSIONS, parse_analysis, supporting
+from train import metrics
+from train.fea import questions, talk, writer
+from train.mini.faces import Augment, Faces
+from train.mini.instruct import converse, draw_facts, random_conversation
+from train.mini.prepare import CANVAS, Source, read_rows
+from train.train import TrainConfig, read_config
+
+ROOT = Path(__file__).parent.parent
+
+
+def facts(seed: int) -> tuple[str, tuple[int, ...], random.Random]:
+    rng = random.Random(seed)
+    return rng.choice(EXPRESSIONS), tuple(k for k in AUS if rng.random() < 0.3), rng
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_writers_texts_say_what_they_were_given(seed):
+    expression, aus, rng = facts(seed)
+    assert parse_analysis(writer.summary(expression, aus, rng)).expression == expression
+    movement = parse_analysis(writer.movement(aus, rng))
+    assert movement.aus == aus and movement.unknown_aus == ()
+    reasoning = parse_analysis(writer.reasoning(expression, aus, rng))
+    assert reasoning.expression == expression
+    assert set(reasoning.aus) <= set(aus)
+    assert set(supporting(expression, aus)) <= set(reasoning.aus)
+
+
+@pytest.mark.parametrize("topic", talk.TOPICS, ids=lambda t: t.__name__)
+def test_every_topic_answers_in_sentences(topic):
+    for seed in range(60):
+        question, answer = topic(*facts(seed))
+        assert question.strip() == question and question[-1] in "?.!"
+        assert answer[0].isupper() and answer[-1] in ".!" and "  " not in answer
+
+
+def test_talk_about_a_smile_follows_the_units():
+    rng = random.Random(0)
+    assert "reaches the eyes" in talk.genuine_smile("Happiness", (6, 12), rng)[1]
+    assert "stays at the mouth" in talk.genuine_smile("Happiness", (12,), rng)[1]
+    assert "no smile" in talk.genuine_smile("Anger", (4,), rng)[1]
+
+
+def test_question_templates_are_many_and_the_held_out_are_not_among_them():
+    for kind, templates in questions.TEMPLATES.items():
+        assert len(templates) > 10
+        asked = {t.format(face=f) for t in templates for f in questions.FACES}
+        assert not asked & set(questions.HELD_OUT[kind])
+    assert sum(map(len, questions.HELD_OUT.values())) == 30
+
+
+def test_conversations_alternate_and_start_with_the_person():
+    rng = random.Random(3)
+    for _ in range(50):
+        roles = [m["role"] for m in random_conversation(rng)]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+
+
+def test_facts_without_known_units_ask_nothing_about_them():
+    rng = random.Random(0)
+    for _ in range(50):
+        expression, aus = draw_facts(np.eye(7)[4], np.ones(12), False, rng)
+        assert (expression, aus) == ("Happiness", None)
+        assert all("AU" not in m["content"] for m in converse("e", (expression, aus), rng))
+
+
+def test_drawn_facts_follow_votes_and_probabilities():
+    rng = random.Random(0)
+    votes, units = np.array([0.5, 0, 0, 0, 0.5, 0, 0]), np.array([0.9] + [0.0] * 11)
+    drawn = [draw_facts(votes, units, True, rng) for _ in range(2000)]
+    neutral = np.mean([e == "Neutral" for e, _ in drawn])
+    assert neutral == pytest.approx(0.75, abs=0.04)  # half the time the first of the two is taken
+    assert np.mean([a == (1,) for _, a in drawn]) == pytest.approx(0.95, abs=0.03)
+
+
+def test_metrics_equal_scikit_learns():
+    rng = np.random.default_rng(0)
+    truth, said = rng.integers(0, 7, 500), rng.integers(0, 7, 500)
+    assert metrics.accuracy(truth, said) == reference.accuracy_score(truth, said)
+    assert metrics.mean_recall(truth, said, 7) == pytest.approx(
+        reference.recall_score(truth, said, average="macro")
+    )
+    np.testing.assert_array_equal(
+        metrics.confusion(truth, said, 7)[:, :7], reference.confusion_matrix(truth, said)
+    )
+    a, b = truth > 3, said > 3
+    assert metrics.f1(a, b) == pytest.approx(reference.f1_score(a, b))
+
+
+def test_an_unreadable_answer_is_wrong_and_counted():
+    truth, said = np.array([0, 1, 1]), np.array([0, -1, 1])
+    assert metrics.accuracy(truth, said) == pytest.approx(2 / 3)
+    assert metrics.confusion(truth, said, 2).tolist() == [[1, 0, 0], [0, 1, 1]]
+
+
+def test_calibration_error_by_hand():
+    correct = np.array([True, False, True, True])
+    confidence = np.array([0.55, 0.55, 0.95, 0.95])
+    assert metrics.calibration_error(correct, confidence, bins=10) == pytest.approx(0.05)
+
+
+def made_packs(folder: Path, count: int = 48) -> Path:
+    """Packs of random canvases in the layout `train.mini.prepare` writes."""
+    rng = np.random.default_rng(0)
+    votes = np.eye(7, dtype=np.float32)[np.arange(count) % 7] * 10
+    np.savez(
+        folder / "ferplus.npz",
+        canvas=rng.integers(0, 255, (count, CANVAS, CANVAS, 1), dtype=np.uint8),
+        grey=np.ones(count, bool),
+        points=rng.uniform(30, 110, (count, 478, 2)).astype(np.float32),
+        blendshapes=rng.random((count, 52), dtype=np.float32),
+        frame=np.tile(np.array([[1, 0, 24], [0, 1, 24]], np.float32), (count, 1, 1)),
+        found=np.arange(count) % 10 != 0,
+        votes=votes,
+        split=np.array(["valid" if i % 4 == 0 else "train" for i in range(count)]),
+        group=np.array([""] * count),
+        picture=np.array([f"{i}.png" for i in range(count)]),
+    )
+    np.savez(folder / "aus.npz", ferplus=rng.random((count, 12)).astype(np.float32))
+    return folder
+
+
+def test_augmentation_keeps_places_and_labels_together(tmp_path):
+    faces = Faces(made_packs(tmp_path), "train")
+    assert len(faces) == 36
+    options = {
+        "size": 96,
+        "crop_size": 32,
+        "crop_groups": ["edge_half"],
+        "mean": (0.0,) * 3,
+        "std": (1.0,) * 3,
+    }
+    plain = Augment(**options, train=False)([faces[0], faces[1]])
+    canvas = torch.from_numpy(faces[0]["canvas"]).permute(2, 0, 1).float() / 255
+    torch.testing.assert_close(plain["pixel_values"][0, :1], canvas[:, 24:120, 24:120], atol=1e-4, rtol=0)
+    expected = (torch.from_numpy(faces[0]["points"]) - 24) / 48 - 1
+    torch.testing.assert_close(plain["points"][0], expected, atol=1e-4, rtol=0)
+    assert plain["has_shapes"].tolist() == [faces[0]["found"], faces[1]["found"]]
+    moved = Augment(**options, train=True)([faces[i] for i in range(8)])
+    assert moved["pixel_values"].shape == (8, 3, 96, 96)
+    assert 0 <= moved["pixel_values"].min() and moved["pixel_values"].max() <= 1
+    torch.testing.assert_close(moved["votes"][3], torch.from_numpy(faces[3]["votes"]))
+
+
+def test_rare_expressions_are_drawn_more_often(tmp_path):
+    faces = Faces(made_packs(tmp_path), "train")
+    weights = faces.sampling_weights(1.0)
+    per_class = [weights[faces.majority() == e].sum() for e in range(7)]
+    np.testing.assert_allclose(per_class, per_class[0])
+    np.testing.assert_allclose(faces.sampling_weights(0.0), 1)
+
+
+def test_a_missing_set_says_where_to_get_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither .* Get it from"):
+        Source(tmp_path, "expw")
+
+
+def test_fer_votes_and_ck_units_are_read():
+    fer = {e: "0" for e in ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")}
+    fer |= {"file": "a.png", "split": "train", "contempt": "0", "unknown": "1", "not_face": "0"}
+    (row,) = read_rows("ferplus", [fer | {"happiness": "9"}])
+    assert row.votes == (0, 0, 0, 0, 9, 0, 0)
+    assert read_rows("ferplus", [fer | {"fear": "1", "not_face": "5"}]) == []
+    ck = {f"AU{k}": "0" for k in (*AUS, 27)} | {"file": "b.png", "subject": "S1"}
+    (row,) = read_rows("ckplus_validation", [ck | {"AU27": "1", "AU1": "1", "expression": "contempt"}])
+    assert row.aus == (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+    assert sum(row.votes) == 0 and row.split == "valid"
+
+
+def test_an_unknown_key_of_a_stage_fails(tmp_path):
+    (tmp_path / "stage.yaml").write_text("max_steps: 1\nlearning_rates: {}\nlerning_rate: 1")
+    with pytest.raises(TypeError, match="lerning_rate"):
+        read_config(tmp_path / "stage.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_stage_file_is_readable(path):
+    assert isinstance(read_config(path), TrainConfig)
+
+
+def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
+    """Vision, assembly, alignment and instruction on random faces, as the README has them."""
+    packs = made_packs(tmp_path)
+    stage = tmp_path / "stage.yaml"
+    stage.write_text(
+        "max_steps: 2\nbatch_size: 4\nwarmup_steps: 1\n"
+        "learning_rates: {model.language_model: 1.0e-3, model.lca: 1.0e-4}\n"
+    )
+
+    def run(*command: str) -> None:
+        done = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    vision, start, final = tmp_path / "vision", tmp_path / "start", tmp_path / "stage"
+    run("train.mini.vision", "--packs", packs, "--out", vision, "--max-steps", "2", "--batch", "4")
+    run("train.mini.assemble", "--vision", vision / "vision.pt", "--out", start, "--conversations", "200")
+    run("train.train", stage, "--packs", packs, "--model", start, "--out", final)
+
+    from feallm import Predictor
+
+    before, after = Predictor(start), Predictor(final / "final")
+    reading = after.analyse(portrait.resize((96, 96)), texts=False)
+    assert reading.expression in EXPRESSIONS
+    old, new = (p.model.state_dict() for p in (before, after))
+    moved = {k.split(".")[1] for k in old if not torch.equal(old[k], new[k])}
+    assert moved == {"language_model", "lca"}
