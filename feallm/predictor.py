@@ -223,7 +223,7 @@ class Predictor:
         return {e: m / total for e, m in zip(EXPRESSIONS, masses, strict=True)}
 
     def _decide_action_units(self, reader: Reader) -> tuple[tuple[int, ...], dict[int, float]]:
-        """Walk the ascending list: P(k | decided so far) = mass on "k next" / mass on k or later."""
+        """Walk the ascending list: P(k | decided so far) = mass on "k next" / on k or later."""
         active: tuple[int, ...] = ()
         chances: dict[int, float] = {}
         read = 0

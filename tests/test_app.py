@@ -70,7 +70,9 @@ class StandIn:
 
 def serve(predictor):
     demo = app.build_demo(predictor)
-    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **app.launch_options())
+    _, url, _ = demo.launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **app.launch_options()
+    )
     return demo, url
 
 
@@ -138,7 +140,9 @@ def test_the_shipped_model_reads_the_portrait_and_talks(browser, predictor):
     page = context.new_page()
     page.goto(url)
     page.get_by_role("button", name="Try an example").click()
-    expect(page.locator(".verdict strong")).to_have_text(re.compile("Happiness|Neutral"), timeout=60_000)
+    expect(page.locator(".verdict strong")).to_have_text(
+        re.compile("Happiness|Neutral"), timeout=60_000
+    )
     assert page.locator(".units .unit").count() == 12
     assert page.locator(".ring button.cell").count() == 16
     expect(page.locator(".matrix .grid i")).to_have_count(256)

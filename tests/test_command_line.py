@@ -35,7 +35,9 @@ def test_a_folder_gives_a_line_for_each_face_and_each_problem(capsys, folder):
     assert set(face) == KEYS
     assert face["face"] == 0 and len(face["box"]) == 4 and face["detection"] > 0.9
     assert list(face["expression_probabilities"]) == list(EXPRESSIONS)
-    assert face["expression"] == max(face["expression_probabilities"], key=face["expression_probabilities"].get)
+    assert face["expression"] == max(
+        face["expression_probabilities"], key=face["expression_probabilities"].get
+    )
     assert face["action_units"] == sorted(face["action_units"])
     assert list(face["action_unit_probabilities"])[:3] == ["AU1", "AU2", "AU4"]
     assert face["model"] == "feallm-mini"

@@ -56,7 +56,10 @@ def test_typed_special_words_stay_words(tokenizer, typed):
 def test_an_open_answer_has_no_end(tokenizer):
     closed = [TALK[0], {"role": "assistant", "content": "Anger."}]
     opened = [TALK[0], {"role": "assistant", "content": "Anger.", "open": True}]
-    assert encode(closed, tokenizer, 1)[0] == [*encode(opened, tokenizer, 1)[0], tokenizer.eos_token_id]
+    assert encode(closed, tokenizer, 1)[0] == [
+        *encode(opened, tokenizer, 1)[0],
+        tokenizer.eos_token_id,
+    ]
 
 
 @pytest.mark.parametrize(

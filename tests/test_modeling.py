@@ -17,7 +17,9 @@ from feallm import FEALLMConfig, FEALLMForConditionalGeneration
 def test_hidden_state_k_is_the_output_of_layer_k_minus_1():
     model = tiny_model()
     tower, outputs = model.model.vision_tower, []
-    layers = [m for n, m in tower.named_modules() if n.endswith(tuple(f"layers.{i}" for i in range(4)))]
+    layers = [
+        m for n, m in tower.named_modules() if n.endswith(tuple(f"layers.{i}" for i in range(4)))
+    ]
     for layer in layers:
         layer.register_forward_hook(
             lambda m, i, o: outputs.append(o[0] if isinstance(o, tuple) else o)
@@ -150,7 +152,9 @@ def test_warm_start_from_llava(tmp_path, layout):
     pixels = torch.randn(1, 3, 32, 32)
     crops = torch.randn(1, 16, 3, 16, 16)
     theirs = llava.get_image_features(pixels).pooler_output[0]
-    torch.testing.assert_close(model.eval().get_image_features(pixels, crops).pooler_output[0][:16], theirs)
+    torch.testing.assert_close(
+        model.eval().get_image_features(pixels, crops).pooler_output[0][:16], theirs
+    )
 
 
 def test_a_mismatch_of_image_tokens_raises():

@@ -5,8 +5,8 @@ import torch
 
 from feallm import Predictor, prompts
 from feallm.conversation import encode
-from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from feallm.faces import align_face, detect_faces
+from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from feallm.generation import embed
 from feallm.predictor import ModelError
 

@@ -7,9 +7,7 @@ from conftest import tiny_inputs, tiny_model
 from feallm.projector import clue_map_shape, pixel_centres
 
 
-@pytest.mark.parametrize(
-    ("count", "shape"), [(16, (4, 4)), (12, (3, 4)), (8, (2, 4)), (4, (2, 2))]
-)
+@pytest.mark.parametrize(("count", "shape"), [(16, (4, 4)), (12, (3, 4)), (8, (2, 4)), (4, (2, 2))])
 def test_the_clues_lie_on_the_squarest_map(count, shape):
     assert clue_map_shape(count) == shape
 

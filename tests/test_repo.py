@@ -1,4 +1,4 @@
-"""The repository's own rules: one direction of imports, imports without effects, sizes, versions."""
+"""The repository's own rules: imports one way and without effects, sizes, versions."""
 
 import ast
 import re
@@ -11,7 +11,10 @@ import pytest
 import feallm
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [ROOT / "app.py", *sorted(p for d in ("feallm", "train") for p in (ROOT / d).rglob("*.py"))]
+SOURCES = [
+    ROOT / "app.py",
+    *sorted(p for d in ("feallm", "train") for p in (ROOT / d).rglob("*.py")),
+]
 FORBIDDEN = {"feallm": {"app", "train", "gradio"}, "train": {"app", "gradio"}, "app": {"train"}}
 
 
@@ -40,7 +43,9 @@ def test_importing_feallm_does_no_work():
 
 def test_every_module_of_training_can_be_imported_without_its_data_tools():
     modules = [
-        ".".join(p.relative_to(ROOT).with_suffix("").parts) for p in SOURCES if p.parts[-2] != "feallm"
+        ".".join(p.relative_to(ROOT).with_suffix("").parts)
+        for p in SOURCES
+        if p.parts[-2] != "feallm"
     ]
     code = "import importlib\n" + "\n".join(
         f"importlib.import_module({m.removesuffix('.__init__')!r})" for m in modules
@@ -50,14 +55,18 @@ def test_every_module_of_training_can_be_imported_without_its_data_tools():
 
 
 def test_the_changelog_names_this_version():
-    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = re.search(
+        r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
     assert newest.group(1) == feallm.__version__
 
 
 def test_no_file_is_over_ten_megabytes():
     listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, cwd=ROOT).stdout
     files = [ROOT / name.decode() for name in listed.split(b"\0") if name]
-    big = [f for f in files or (ROOT / "assets").rglob("*") if f.is_file() and f.stat().st_size > 10e6]
+    big = [
+        f for f in files or (ROOT / "assets").rglob("*") if f.is_file() and f.stat().st_size > 10e6
+    ]
     assert big == []
     mini = sum(f.stat().st_size for f in (ROOT / "assets" / "feallm-mini").iterdir())
     assert mini <= 40e6

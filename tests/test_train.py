@@ -144,7 +144,9 @@ def test_augmentation_keeps_places_and_labels_together(tmp_path):
     }
     plain = Augment(**options, train=False)([faces[0], faces[1]])
     canvas = torch.from_numpy(faces[0]["canvas"]).permute(2, 0, 1).float() / 255
-    torch.testing.assert_close(plain["pixel_values"][0, :1], canvas[:, 24:120, 24:120], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        plain["pixel_values"][0, :1], canvas[:, 24:120, 24:120], atol=1e-4, rtol=0
+    )
     expected = (torch.from_numpy(faces[0]["points"]) - 24) / 48 - 1
     torch.testing.assert_close(plain["points"][0], expected, atol=1e-4, rtol=0)
     assert plain["has_shapes"].tolist() == [faces[0]["found"], faces[1]["found"]]
@@ -168,13 +170,17 @@ def test_a_missing_set_says_where_to_get_it(tmp_path):
 
 
 def test_fer_votes_and_ck_units_are_read():
-    fer = {e: "0" for e in ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")}
+    fer = {
+        e: "0" for e in ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")
+    }
     fer |= {"file": "a.png", "split": "train", "contempt": "0", "unknown": "1", "not_face": "0"}
     (row,) = read_rows("ferplus", [fer | {"happiness": "9"}])
     assert row.votes == (0, 0, 0, 0, 9, 0, 0)
     assert read_rows("ferplus", [fer | {"fear": "1", "not_face": "5"}]) == []
     ck = {f"AU{k}": "0" for k in (*AUS, 27)} | {"file": "b.png", "subject": "S1"}
-    (row,) = read_rows("ckplus_validation", [ck | {"AU27": "1", "AU1": "1", "expression": "contempt"}])
+    (row,) = read_rows(
+        "ckplus_validation", [ck | {"AU27": "1", "AU1": "1", "expression": "contempt"}]
+    )
     assert row.aus == (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
     assert sum(row.votes) == 0 and row.split == "valid"
 
@@ -185,7 +191,9 @@ def test_an_unknown_key_of_a_stage_fails(tmp_path):
         read_config(tmp_path / "stage.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "train" / "configs").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_every_stage_file_is_readable(path):
     assert isinstance(read_config(path), TrainConfig)
 
@@ -200,12 +208,22 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
     )
 
     def run(*command: str) -> None:
-        done = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-m", *map(str, command)], capture_output=True, text=True, cwd=ROOT
+        )
         assert done.returncode == 0, done.stderr[-3000:]
 
     vision, start, final = tmp_path / "vision", tmp_path / "start", tmp_path / "stage"
     run("train.mini.vision", "--packs", packs, "--out", vision, "--max-steps", "2", "--batch", "4")
-    run("train.mini.assemble", "--vision", vision / "vision.pt", "--out", start, "--conversations", "200")
+    run(
+        "train.mini.assemble",
+        "--vision",
+        vision / "vision.pt",
+        "--out",
+        start,
+        "--conversations",
+        "200",
+    )
     run("train.train", stage, "--packs", packs, "--model", start, "--out", final)
 
     from feallm import Predictor

@@ -31,7 +31,12 @@ def test_the_ring_holds_every_crop_in_its_place(predictor, read):
     ring = views.clues(read[1], predictor.crops)
     assert [len(r["cells"]) for r in ring["rings"]] == [9, 9]
     top = ring["rings"][0]["cells"][1]
-    assert top["name"] == "top ½" and (top["left"], top["top"], top["width"], top["height"]) == (0, 0, 100, 50)
+    assert top["name"] == "top ½" and (top["left"], top["top"], top["width"], top["height"]) == (
+        0,
+        0,
+        100,
+        50,
+    )
     cells = [c for r in ring["rings"] for c in r["cells"] if "percent" in c]
     assert sum(c["percent"] for c in cells) == pytest.approx(100, abs=1)
     assert max(c["strength"] for c in cells) == 1

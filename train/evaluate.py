@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 
 from feallm import Predictor
-from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from feallm.faces import align_face, detect_faces, whole_picture
+from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from feallm.predictor import MINI
 from train.metrics import accuracy, calibration_error, confusion, f1, mean_recall
 from train.mini.prepare import CKPLUS_AUS, Row, Source, read_rows
@@ -77,7 +77,9 @@ def evaluate_set(predictor: Predictor, data: Path, name: str, limit: int | None)
         "mean_recall": mean_recall(truth, said, len(EXPRESSIONS)),
         "calibration_error": calibration_error(truth == said, confidence),
         "recall": {
-            e: float(table[i, i] / table[i].sum()) for i, e in enumerate(EXPRESSIONS) if table[i].sum()
+            e: float(table[i, i] / table[i].sum())
+            for i, e in enumerate(EXPRESSIONS)
+            if table[i].sum()
         },
         "confusion": table.tolist(),
     }

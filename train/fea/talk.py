@@ -85,7 +85,8 @@ def genuine_smile(expression: str, aus: tuple[int, ...], rng: random.Random) -> 
     if 6 in aus:
         return question, (
             "The smile reaches the eyes: AU12 (lip corner puller) acts together with AU6 "
-            "(cheek raiser), the pattern called a Duchenne smile. A photo cannot prove that it is felt."
+            "(cheek raiser), the pattern called a Duchenne smile. "
+            "A photo cannot prove that it is felt."
         )
     return question, (
         "AU12 (lip corner puller) draws a smile, but AU6 (cheek raiser) is not active, "
