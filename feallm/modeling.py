@@ -149,17 +149,18 @@ class FEALLMModel(LlavaModel):
         )
 
     def forward(
-        self, *args, pixel_values=None, pixel_values_local=None, mm_encoder_outputs=None, **kwargs
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_local: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs,
     ):
         """`LlavaModel.forward`, with the local crops beside the pixels."""
-        if pixel_values is not None and mm_encoder_outputs is None:
-            mm_encoder_outputs = {
-                "image": self.get_image_features(pixel_values, pixel_values_local)
-            }
-            pixel_values = None
-        return super().forward(
-            *args, pixel_values=pixel_values, mm_encoder_outputs=mm_encoder_outputs, **kwargs
-        )
+        encoded = mm_encoder_outputs or {}
+        if pixel_values is not None and encoded.get("image") is None:
+            encoded = {"image": self.get_image_features(pixel_values, pixel_values_local)}
+        return super().forward(input_ids=input_ids, mm_encoder_outputs=encoded, **kwargs)
 
 
 class FEALLMForConditionalGeneration(LlavaForConditionalGeneration):
@@ -185,6 +186,24 @@ class FEALLMForConditionalGeneration(LlavaForConditionalGeneration):
     ) -> BaseModelOutputWithPooling:
         """See `FEALLMModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, pixel_values_local, **kwargs)
+
+    # generate() reads this signature to learn that the crops are an input
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_local: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs,
+    ):
+        """`LlavaForConditionalGeneration.forward`, with the local crops beside the pixels."""
+        return super().forward(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            pixel_values_local=pixel_values_local,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
 
 
 def register() -> None:

@@ -57,9 +57,13 @@ def open_photo(source: str | Path | bytes) -> tuple[Image.Image, str]:
         raise BadPhoto(
             "This file is not a picture we can read. Use JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF."
         ) from None
+    except Image.DecompressionBombError:
+        raise BadPhoto(
+            f"This picture is too large. Use one of at most {MAX_PIXELS // 1_000_000} megapixels."
+        ) from None
     except FileNotFoundError:
         raise BadPhoto("This file does not exist.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError):
         raise BadPhoto("This picture is damaged or incomplete and cannot be opened.") from None
     image = _to_rgb(image)
     if min(image.size) < MIN_SIDE:

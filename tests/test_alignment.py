@@ -51,7 +51,8 @@ def test_aligned_landmarks_land_on_the_template(gradient):
     drawn = np.asarray(align_face(gradient, face, 112)).astype(float)
     for (x, y), (tx, ty) in zip(points, TEMPLATE, strict=True):
         red, green, _ = drawn[int(ty), int(tx)]
-        assert abs(red - x) < 1.5 and abs(green - y) < 1.5
+        # within a pixel and the rounding of both
+        assert abs(red - x) < 2 and abs(green - y) < 2
 
 
 def test_a_whole_picture_is_padded_to_a_square():

@@ -25,8 +25,8 @@ def picture(mode: str = "RGB") -> Image.Image:
     ("mode", "form"),
     [
         ("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("P", "PNG"),
-        ("1", "PNG"), ("LA", "PNG"), ("RGBA", "PNG"), ("RGB", "WEBP"), ("RGB", "BMP"), ("RGB", "TIFF"),
-        ("RGB", "AVIF"),
+        ("1", "PNG"), ("LA", "PNG"), ("RGBA", "PNG"), ("RGB", "WEBP"), ("RGB", "BMP"),
+        ("RGB", "TIFF"), ("RGB", "AVIF"),
         ("P", "GIF"),
     ],
 )  # fmt: skip
