@@ -24,9 +24,9 @@ Facts = tuple[str, tuple[int, ...] | None]
 
 # e short expression, a short list, s summary, m movement, r reasoning, t talk
 PLANS = (  # share, turns
-    (0.10, "ea"), (0.10, "ae"), (0.08, "ear"), (0.10, "eat"), (0.06, "eatt"), (0.06, "eart"),
-    (0.08, "s"), (0.05, "st"), (0.10, "m"), (0.05, "mt"),
-    (0.08, "smr"), (0.04, "smrt"), (0.10, "t"),
+    (0.16, "ea"), (0.16, "ae"), (0.08, "ear"), (0.10, "eat"), (0.05, "eatt"), (0.05, "eart"),
+    (0.08, "s"), (0.03, "st"), (0.10, "m"), (0.03, "mt"),
+    (0.06, "smr"), (0.02, "smrt"), (0.08, "t"),
 )  # fmt: skip
 
 
