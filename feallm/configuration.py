@@ -31,6 +31,7 @@ class FEALLMConfig(LlavaConfig):
         mpp_shallow_layers: indices of the vision tower's hidden states F_s (0: the embeddings).
         mpp_num_heads: heads of each deformable attention.
         mpp_num_points: sampling points of a head on each level.
+        action_unit_thresholds: probability above which each of the twelve units counts as active.
 
     Raises:
         ValueError: a field is out of range or two fields contradict each other.
@@ -53,6 +54,7 @@ class FEALLMConfig(LlavaConfig):
     mpp_shallow_layers: list[int] | tuple[int, ...] = (3, 8, 13, 18)
     mpp_num_heads: int = 16
     mpp_num_points: int = 4
+    action_unit_thresholds: list[float] | tuple[float, ...] = (0.5,) * 12
 
     def __post_init__(self, **kwargs):
         if (
@@ -69,9 +71,13 @@ class FEALLMConfig(LlavaConfig):
         self.lca_channels = list(self.lca_channels)
         self.lca_depths = list(self.lca_depths)
         self.mpp_shallow_layers = list(self.mpp_shallow_layers)
+        self.action_unit_thresholds = list(self.action_unit_thresholds)
         self._check()
 
     def _check(self) -> None:
+        thresholds = self.action_unit_thresholds
+        if len(thresholds) != 12 or not all(0 < t < 1 for t in thresholds):
+            raise ValueError("action_unit_thresholds must be twelve numbers between 0 and 1.")
         unknown = set(self.crop_groups) - set(CROP_GROUPS)
         if unknown or len(set(self.crop_groups)) != len(self.crop_groups):
             raise ValueError(

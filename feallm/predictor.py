@@ -6,7 +6,7 @@ so that texts and probabilities agree.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,6 @@ from feallm.generation import Reader, complete, stream
 MINI = Path(__file__).parent.parent / "assets" / "feallm-mini"
 """The model that needs no download."""
 MAX_NEW_TOKENS = 320
-ACTIVE = 0.5
-"""An action unit is active when the model holds it likelier than not."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +116,11 @@ class Predictor:
         """The local crops in the order of the attention's rows; [] without an LCA."""
         return list_crops(self.processor.crop_groups)
 
+    @property
+    def thresholds(self) -> dict[int, float]:
+        """Probability above which each action unit counts as active; fixed with the weights."""
+        return dict(zip(AUS, self.model.config.action_unit_thresholds, strict=True))
+
     @torch.inference_mode()
     def analyse(self, face: Image.Image, texts: bool = True) -> Reading:
         """Read one aligned face (`faces.align_face`, or any square picture that is a face).
@@ -131,7 +134,8 @@ class Predictor:
         probabilities = self._expression_probabilities(embeds)
         expression = max(probabilities, key=probabilities.get)
         aus, chances = self._decide_action_units(
-            self._reader(prompts.ACTION_UNITS_QUESTION, embeds)
+            self._reader(prompts.ACTION_UNITS_QUESTION, embeds),
+            lambda k, chance: chance > self.thresholds[k],
         )
         openings = (f"{expression}.", prompts.list_action_units(aus), "")
         written = self._texts(embeds, expression, aus, openings) if texts else openings
@@ -149,6 +153,14 @@ class Predictor:
             looks={n: (_numpy(p[0]), _numpy(w[0])) for n, (p, w) in fused["looks"].items()},
             image_embeds=embeds,
         )
+
+    @torch.inference_mode()
+    def action_unit_chances(self, face: Image.Image, active: tuple[int, ...]) -> dict[int, float]:
+        """Return P(unit | the units before it in `active`) of one face: for choosing thresholds."""
+        inputs = self.processor.faces([face]).to(self.device, self.dtype)
+        fused = self.model.model.fuse(inputs["pixel_values"], inputs.get("pixel_values_local"))
+        reader = self._reader(prompts.ACTION_UNITS_QUESTION, self._image_embeds(fused))
+        return self._decide_action_units(reader, lambda k, chance: k in active)[1]
 
     def stream(
         self,
@@ -222,7 +234,9 @@ class Predictor:
         total = sum(masses) or 1.0
         return {e: m / total for e, m in zip(EXPRESSIONS, masses, strict=True)}
 
-    def _decide_action_units(self, reader: Reader) -> tuple[tuple[int, ...], dict[int, float]]:
+    def _decide_action_units(
+        self, reader: Reader, decide: Callable[[int, float], bool]
+    ) -> tuple[tuple[int, ...], dict[int, float]]:
         """Walk the ascending list: P(k | decided so far) = mass on "k next" / on k or later."""
         active: tuple[int, ...] = ()
         chances: dict[int, float] = {}
@@ -238,7 +252,7 @@ class Predictor:
             for i, k in enumerate(later):
                 rest = sum(masses[i:])
                 chances[k] = masses[i] / rest if rest > 0 else 0.0
-                if chances[k] > ACTIVE:
+                if decide(k, chances[k]):
                     active = (*active, k)
                     break
             else:

@@ -13,7 +13,7 @@ from PIL import Image
 from feallm.crops import Crop
 from feallm.faces import Face
 from feallm.facs import ACTION_UNITS, supporting
-from feallm.predictor import ACTIVE, Reading
+from feallm.predictor import Reading
 
 COMPASS = (
     "top-left",
@@ -123,7 +123,7 @@ def verdict(reading: Reading, caveat: str) -> dict:
     }
 
 
-def action_units(reading: Reading) -> dict:
+def action_units(reading: Reading, thresholds: dict[int, float]) -> dict:
     """The twelve units with the probability that each is present, active ones apart."""
     rows = []
     for k, p in sorted(reading.action_unit_probabilities.items(), key=lambda item: -item[1]):
@@ -136,13 +136,13 @@ def action_units(reading: Reading) -> dict:
                 "region": au.region,
                 "effect": au.effect,
                 "percent": round(100 * p),
+                "threshold": round(100 * thresholds[k]),
                 "active": k in reading.aus,
             }
         )
     return {
         "active": [r for r in rows if r["active"]],
         "inactive": [r for r in rows if not r["active"]],
-        "threshold": round(100 * ACTIVE),
     }
 
 

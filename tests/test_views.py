@@ -21,7 +21,7 @@ def test_all_views_are_json(predictor, portrait, read):
         views.stage(portrait, faces, 0),
         views.clues(reading, predictor.crops),
         views.verdict(reading, ""),
-        views.action_units(reading),
+        views.action_units(reading, predictor.thresholds),
         views.matrix(reading, predictor.crops),
     ]
     assert json.loads(json.dumps(shown)) == shown
@@ -42,8 +42,8 @@ def test_the_ring_holds_every_crop_in_its_place(predictor, read):
     assert max(c["strength"] for c in cells) == 1
 
 
-def test_units_are_all_there_once(read):
-    shown = views.action_units(read[1])
+def test_units_are_all_there_once(predictor, read):
+    shown = views.action_units(read[1], predictor.thresholds)
     listed = [r["au"] for r in shown["active"] + shown["inactive"]]
     assert sorted(listed) == [1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26]
     assert [r["au"] for r in shown["active"]] == sorted(

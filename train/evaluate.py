@@ -6,8 +6,8 @@ Run as:
 
 DATA holds ferplus.zip, ckplus_validation.zip and expw.zip as `train.mini.prepare` reads them. The
 expression is the label the model's summary opens with and the action units are those its movement
-description names, both read back from the text by `facs.parse_analysis`; the only threshold is the
-one the model ships with (a unit is active when likelier than not). The last line is one JSON
+description names, both read back from the text by `facs.parse_analysis`; thresholds are those the
+model ships with, fixed by `train.mini.thresholds` on other faces. The last line is one JSON
 object with every figure.
 
 FER+ (valid split, majority of the seven) is measured on its 48x48 pictures as they are; CK+ and

@@ -1,0 +1,65 @@
+"""Fix the thresholds of the action units and ship the weights.
+
+Run as:
+
+    python -m train.mini.thresholds --packs PACKS --model runs/instruct/final --out assets/feallm-mini
+
+The model's probabilities of rare units seldom pass one half. Each threshold is set where as many
+faces of FER+'s valid split pass it as the labeller calls active there. These faces carry no FACS
+codes, and CK+, on which the units are measured, has no part in it.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from feallm import Predictor
+from feallm.facs import AUS
+from train.mini.faces import Faces
+from train.mini.prepare import CANVAS, MARGIN
+
+
+def choose(chances: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Return a threshold per unit: (n, 12) probabilities and bools -> equal shares above and true."""
+    shares = labels.mean(0)
+    cuts = [np.quantile(chances[:, i], 1 - shares[i]) for i in range(len(AUS))]
+    return [round(float(np.clip(c, 0.02, 0.98)), 3) for c in cuts]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--packs", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--faces", type=int, default=1000)
+    args = parser.parse_args()
+    predictor = Predictor(args.model)
+    faces = Faces(args.packs, "valid", sets=("ferplus",))
+    border = round(CANVAS * (1 - 1 / MARGIN) / 2)
+    chances, labels = [], []
+    for i in range(0, len(faces), max(1, len(faces) // args.faces)):
+        item = faces[i]
+        if not item["found"]:
+            continue
+        aligned = item["canvas"][border:-border, border:-border, 0]
+        active = item["aus"] > 0.5
+        face = Image.fromarray(aligned).convert("RGB")
+        told = tuple(k for k, a in zip(AUS, active, strict=True) if a)
+        chances.append(list(predictor.action_unit_chances(face, told).values()))
+        labels.append(active)
+    thresholds = choose(np.array(chances), np.array(labels))
+    print({f"AU{k}": t for k, t in zip(AUS, thresholds, strict=True)}, f"from {len(labels)} faces")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for file in args.model.iterdir():
+        if file.suffix in (".safetensors", ".json"):
+            shutil.copyfile(file, args.out / file.name)
+    config = predictor.model.config
+    config.action_unit_thresholds = thresholds
+    config.save_pretrained(args.out)
+
+
+if __name__ == "__main__":
+    main()
