@@ -117,10 +117,8 @@ def build_demo(predictor: Predictor) -> gr.Blocks:
         if not reading:
             return [None] * 4
         note = caveat(visit.faces[visit.chosen], visit.photo)
-        verdict, units = (
-            views.verdict(reading, note),
-            views.action_units(reading, predictor.thresholds),
-        )
+        verdict = views.verdict(reading, note)
+        units = views.action_units(reading, predictor.thresholds)
         if reading.attention is None:
             return [None, verdict, units, None]
         return [views.clues(reading, crops), verdict, units, views.matrix(reading, crops)]

@@ -1,8 +1,9 @@
-"""Fix the thresholds of the action units and ship the weights.
+r"""Fix the thresholds of the action units and ship the weights.
 
 Run as:
 
-    python -m train.mini.thresholds --packs PACKS --model runs/instruct/final --out assets/feallm-mini
+    python -m train.mini.thresholds --packs PACKS --model runs/instruct/final \
+        --out assets/feallm-mini
 
 The model's probabilities of rare units seldom pass one half. Each threshold is set where as many
 faces of FER+'s valid split pass it as the labeller calls active there. These faces carry no FACS
@@ -23,7 +24,7 @@ from train.mini.prepare import CANVAS, MARGIN
 
 
 def choose(chances: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Return a threshold per unit: (n, 12) probabilities and bools -> equal shares above and true."""
+    """Return a threshold per unit: (n, 12) probabilities and bools -> shares above as in labels."""
     shares = labels.mean(0)
     cuts = [np.quantile(chances[:, i], 1 - shares[i]) for i in range(len(AUS))]
     return [round(float(np.clip(c, 0.02, 0.98)), 3) for c in cuts]
