@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feallm import Predictor
-from feallm.faces import align_face, caveat, detect_faces, whole_picture
+from feallm.faces import align_face, caveat, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, describe
 from feallm.photos import BadPhoto, open_photo
 from feallm.predictor import MINI, ModelError, Reading
@@ -63,7 +63,7 @@ def analyse_photo(
     try:
         photo, note = open_photo(path)
         if face_crop:
-            found = [(whole_picture(photo, predictor.face_size), None)]
+            found = [(face_of_crop(photo, predictor.face_size), None)]
         else:
             found = [(align_face(photo, f, predictor.face_size), f) for f in detect_faces(photo)]
         if not found:

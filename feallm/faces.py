@@ -17,6 +17,8 @@ SMALL_FACE = 40
 """Pixels; a face narrower than this is reported as small."""
 BORDER = 64
 """Pixels of black around the copy: MTCNN then also finds faces that the photo's edge cuts."""
+CROP_SIDE = 192
+"""Longer side at which a picture that is one face already is searched for its landmarks."""
 _TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180)
 
 
@@ -121,6 +123,25 @@ def align_face(photo: Image.Image, face: Face, size: int) -> Image.Image:
     The five landmarks go to the 112 x 112 template's places (`alignment.TEMPLATE`), scaled.
     """
     return draw(photo, similarity(face.landmarks, template_for(size)), size)
+
+
+def face_of_crop(picture: Image.Image, size: int) -> Image.Image:
+    """Return a picture that is one face already as a square of `size` pixels, upright if possible.
+
+    Whether there is a face is not asked. MTCNN only looks for its landmarks; where it finds none
+    in the picture's middle, the whole picture is taken.
+    """
+    scale = CROP_SIDE / max(picture.size)
+    small = picture.resize(
+        [max(1, round(s * scale)) for s in picture.size], Image.Resampling.BICUBIC
+    )
+    middle = np.array(small.size) / 2
+    for face in sorted(_detect(small), key=lambda f: -f.side):
+        centre = (np.array(face.box[:2]) + face.box[2:]) / 2
+        if (abs(centre - middle) < middle / 2).all() and face.side > CROP_SIDE / 3:
+            to_picture = np.array([[1 / scale, 0, 0], [0, 1 / scale, 0]])
+            return align_face(picture, _move(face, to_picture, picture.size), size)
+    return whole_picture(picture, size)
 
 
 def whole_picture(photo: Image.Image, size: int) -> Image.Image:

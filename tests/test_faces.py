@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from feallm.alignment import template_for
-from feallm.faces import Face, align_face, caveat, detect_faces
+from feallm.faces import (
+    Face,
+    align_face,
+    caveat,
+    detect_faces,
+    face_of_crop,
+    whole_picture,
+)
 from feallm.photos import open_photo
 
 GROUP = Path(__file__).parents[2] / "shared" / "data" / "photos" / "group.jpg"
@@ -71,3 +78,17 @@ def test_the_group_has_five_people():
     faces = detect_faces(photo)
     assert len(faces) == 5
     assert "outside" in caveat(faces[-1], photo)  # the one the photo's edge cuts
+
+
+def test_a_crop_is_turned_upright_and_never_refused(portrait):
+    face = detect_faces(portrait)[0]
+    x0, y0, x1, y1 = face.box
+    room = (x1 - x0) * 0.25
+    crop = portrait.crop(tuple(round(v) for v in (x0 - room, y0 - room, x1 + room, y1 + room)))
+    aligned = np.asarray(align_face(portrait, face, 96)).astype(int)
+    again = np.asarray(face_of_crop(crop, 96)).astype(int)
+    assert np.abs(aligned - again).mean() < 15  # landmarks move by a pixel or two
+    noise = Image.effect_noise((60, 48), 80).convert("RGB")
+    np.testing.assert_array_equal(
+        np.asarray(face_of_crop(noise, 96)), np.asarray(whole_picture(noise, 96))
+    )

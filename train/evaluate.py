@@ -10,9 +10,9 @@ description names, both read back from the text by `facs.parse_analysis`; thresh
 model ships with, fixed by `train.mini.thresholds` on other faces. The last line is one JSON
 object with every figure.
 
-FER+ (valid split, majority of the seven) is measured on its 48x48 pictures as they are; CK+ and
-ExpW (every fifth photo, kept aside) through detection and alignment, as a visitor's photo is, and
-on the box or the whole picture where no face is found.
+FER+ (valid split, majority of the seven) and CK+ are pictures of one face already and are read as
+`python -m feallm --face-crop` reads them; ExpW (every fifth photo, kept aside) goes through
+detection and alignment, as a visitor's photo does, and through its box where no face is found.
 """
 
 import argparse
@@ -25,14 +25,14 @@ import numpy as np
 from PIL import Image
 
 from feallm import Predictor
-from feallm.faces import align_face, detect_faces, whole_picture
+from feallm.faces import align_face, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from feallm.predictor import MINI
 from train.metrics import accuracy, calibration_error, confusion, f1, mean_recall
 from train.mini.prepare import CKPLUS_AUS, Row, Source, read_rows
 
-SETS = {"ferplus": False, "ckplus_validation": True, "expw": True}
-"""Name -> whether faces are detected and aligned."""
+SETS = {"ferplus": False, "ckplus_validation": False, "expw": True}
+"""Name -> whether the photo is searched for its face."""
 
 
 def face_of(picture: Image.Image, row: Row, detect: bool, size: int) -> Image.Image:
@@ -45,7 +45,7 @@ def face_of(picture: Image.Image, row: Row, detect: bool, size: int) -> Image.Im
             x0, y0, x1, y1 = face.box
             if x0 <= centre[0] <= x1 and y0 <= centre[1] <= y1:
                 return align_face(picture, face, size)
-    return whole_picture(picture.crop(tuple(round(v) for v in box)), size)
+    return face_of_crop(picture.crop(tuple(round(v) for v in box)), size)
 
 
 def evaluate_set(predictor: Predictor, data: Path, name: str, limit: int | None) -> dict:
