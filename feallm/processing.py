@@ -19,6 +19,7 @@ class FEALLMProcessor(LlavaProcessor):
         num_additional_image_tokens: image tokens beside the patches; 2 for the tower's class
             token (dropped again) and F_local, 1 when the LCA is off.
         crop_groups, crop_size: as in `FEALLMConfig`.
+        greyscale: take the colour out of every face first.
     """
 
     # transformers saves the arguments it finds in this signature: each must be listed by name
@@ -33,9 +34,10 @@ class FEALLMProcessor(LlavaProcessor):
         num_additional_image_tokens=2,
         crop_groups=CROP_GROUPS,
         crop_size=112,
+        greyscale=False,
         **kwargs,
     ):
-        self.crop_groups, self.crop_size = list(crop_groups), crop_size
+        self.crop_groups, self.crop_size, self.greyscale = list(crop_groups), crop_size, greyscale
         super().__init__(
             image_processor,
             tokenizer,
@@ -48,7 +50,9 @@ class FEALLMProcessor(LlavaProcessor):
         )
 
     @classmethod
-    def for_config(cls, config: FEALLMConfig, image_processor, tokenizer) -> "FEALLMProcessor":
+    def for_config(
+        cls, config: FEALLMConfig, image_processor, tokenizer, greyscale: bool = False
+    ) -> "FEALLMProcessor":
         """Return the processor that fits a model's configuration."""
         return cls(
             image_processor,
@@ -58,6 +62,7 @@ class FEALLMProcessor(LlavaProcessor):
             num_additional_image_tokens=1 + int(config.use_lca),
             crop_groups=config.crop_groups if config.use_lca else [],
             crop_size=config.crop_size,
+            greyscale=greyscale,
         )
 
     @property
@@ -77,6 +82,7 @@ class FEALLMProcessor(LlavaProcessor):
         see the same pixels.
         """
         size = self.face_size
+        faces = [self._shaded(f) for f in faces]
         faces = [
             f if f.size == (size, size) else f.resize((size, size), Image.Resampling.BICUBIC)
             for f in faces
@@ -94,12 +100,17 @@ class FEALLMProcessor(LlavaProcessor):
             data["pixel_values_local"] = cut_crops(pixels, self.crop_groups, self.crop_size)
         return BatchFeature(data)
 
+    def _shaded(self, face: Image.Image) -> Image.Image:
+        return face.convert("L" if self.greyscale else "RGB").convert("RGB")
+
     def conversation(self, messages: list[Message]) -> tuple[list[int], list[int]]:
         """Return `conversation.encode` of the messages with this model's placeholders."""
         return encode(messages, self.tokenizer, self.num_image_tokens)
 
     def __call__(self, images=None, text=None, **kwargs) -> BatchFeature:
         """`LlavaProcessor.__call__` with `pixel_values_local` added; images are aligned faces."""
+        if images is not None:
+            images = [self._shaded(i) for i in (images if isinstance(images, list) else [images])]
         inputs = super().__call__(images=images, text=text, **kwargs)
         if images is not None and self.crop_groups:
             inputs["pixel_values_local"] = cut_crops(

@@ -118,6 +118,7 @@ def main() -> None:
         mean=images.image_mean,
         std=images.image_std,
         train=True,
+        greyscale=processor.greyscale,
     )
     faces = Faces(args.packs, "train")
     trainer = StageTrainer(

@@ -34,7 +34,8 @@ def assemble(vision: Path | None, tokenizer, seed: int):
         image_mean=list(MEAN),
         image_std=list(STD),
     )
-    return model, FEALLMProcessor.for_config(config, images, tokenizer)
+    # the rare expressions come from the one coloured set: with colour, colour itself reads as them
+    return model, FEALLMProcessor.for_config(config, images, tokenizer, greyscale=True)
 
 
 def main() -> None:

@@ -31,6 +31,8 @@ MIRRORED_BLENDSHAPES = (
     ),
 )
 """Left and right partners in MediaPipe's list of 52."""
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+"""Pillow's weights of red, green and blue in a grey picture."""
 POINTS = tuple(range(0, 478, 7))
 """The face points the side task predicts: every seventh of the 478."""
 
@@ -92,12 +94,15 @@ class Augment:
         crop_size, crop_groups: the model's local crops.
         mean, std: the processor's normalisation, three numbers each.
         unaligned: share of faces drawn as unaligned crops.
+        greyscale: take the colour out, as the processor's `greyscale` does.
     """
 
-    def __init__(self, *, size, crop_size, crop_groups, mean, std, train, unaligned=0.3):
+    def __init__(
+        self, *, size, crop_size, crop_groups, mean, std, train, unaligned=0.3, greyscale=False
+    ):
         self.size, self.crop_size, self.crop_groups = size, crop_size, crop_groups
         self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
-        self.train, self.unaligned = train, unaligned
+        self.train, self.unaligned, self.greyscale = train, unaligned, greyscale
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         canvases = [torch.from_numpy(i["canvas"]).permute(2, 0, 1).expand(3, -1, -1) for i in items]
@@ -126,6 +131,8 @@ class Augment:
 
     def inputs(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         """Normalise faces (B, 3, S, S) in [0, 1] and cut their crops."""
+        if self.greyscale:
+            faces = (faces * LUMA).sum(1, keepdim=True).expand_as(faces)
         pixels = (faces - self.mean) / self.std
         return {
             "pixel_values": pixels,

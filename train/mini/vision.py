@@ -144,6 +144,7 @@ def main() -> None:
             mean=MEAN,
             std=STD,
             train=split == "train",
+            greyscale=True,
         )
         for split in ("train", "valid")
     }
