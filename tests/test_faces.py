@@ -85,9 +85,15 @@ def test_a_crop_is_turned_upright_and_never_refused(portrait):
     x0, y0, x1, y1 = face.box
     room = (x1 - x0) * 0.25
     crop = portrait.crop(tuple(round(v) for v in (x0 - room, y0 - room, x1 + room, y1 + room)))
-    aligned = np.asarray(align_face(portrait, face, 96)).astype(int)
-    again = np.asarray(face_of_crop(crop, 96)).astype(int)
-    assert np.abs(aligned - again).mean() < 15  # landmarks move by a pixel or two
+    aligned, again, whole = (
+        np.asarray(face.resize((12, 12), Image.Resampling.BOX)).astype(int)
+        for face in (
+            align_face(portrait, face, 96),
+            face_of_crop(crop, 96),
+            whole_picture(crop, 96),
+        )
+    )  # so coarse that a landmark's pixel or two does not count
+    assert np.abs(aligned - again).mean() < np.abs(aligned - whole).mean() / 2
     noise = Image.effect_noise((60, 48), 80).convert("RGB")
     np.testing.assert_array_equal(
         np.asarray(face_of_crop(noise, 96)), np.asarray(whole_picture(noise, 96))
