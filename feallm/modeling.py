@@ -134,14 +134,19 @@ class FEALLMModel(LlavaModel):
             "looks": looks,
         }
 
+    def image_tokens(self, fused: dict) -> torch.Tensor:
+        """Return the image tokens of `fuse`'s result: F_v, then F_local (B, K, D_t)."""
+        tokens = self.multi_modal_projector(fused["features"])  # F_v (B, N, D_t)   Eq 8
+        if fused["token"] is not None:
+            tokens = torch.cat([tokens, fused["token"].to(tokens.dtype)], dim=1)  # (B, N + 1, D_t)
+        return tokens
+
     def get_image_features(
         self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor | None = None, **kwargs
     ) -> BaseModelOutputWithPooling:
         """Return the image tokens of each face as `pooler_output`: a list of B tensors (K, D_t)."""
         fused = self.fuse(pixel_values, pixel_values_local)
-        tokens = self.multi_modal_projector(fused["features"])  # F_v (B, N, D_t)   Eq 8
-        if fused["token"] is not None:
-            tokens = torch.cat([tokens, fused["token"].to(tokens.dtype)], dim=1)  # (B, N + 1, D_t)
+        tokens = self.image_tokens(fused)
         return BaseModelOutputWithPooling(
             last_hidden_state=fused["features"],
             pooler_output=list(tokens),

@@ -128,9 +128,7 @@ class Predictor:
         Without `texts` the three texts hold only what was decided, as they would open: the label,
         the list of action units, and nothing; that is all an evaluation needs.
         """
-        inputs = self.processor.faces([face]).to(self.device, self.dtype)
-        fused = self.model.model.fuse(inputs["pixel_values"], inputs.get("pixel_values_local"))
-        embeds = self._image_embeds(fused)
+        fused, embeds = self._encode(face)
         probabilities = self._expression_probabilities(embeds)
         expression = max(probabilities, key=probabilities.get)
         aus, chances = self._decide_action_units(
@@ -157,9 +155,8 @@ class Predictor:
     @torch.inference_mode()
     def action_unit_chances(self, face: Image.Image, active: tuple[int, ...]) -> dict[int, float]:
         """Return P(unit | the units before it in `active`) of one face: for choosing thresholds."""
-        inputs = self.processor.faces([face]).to(self.device, self.dtype)
-        fused = self.model.model.fuse(inputs["pixel_values"], inputs.get("pixel_values_local"))
-        reader = self._reader(prompts.ACTION_UNITS_QUESTION, self._image_embeds(fused))
+        _, embeds = self._encode(face)
+        reader = self._reader(prompts.ACTION_UNITS_QUESTION, embeds)
         return self._decide_action_units(reader, lambda k, chance: k in active)[1]
 
     def stream(
@@ -206,11 +203,11 @@ class Predictor:
                 yield text[len(shown) :]
                 shown = text
 
-    def _image_embeds(self, fused: dict) -> torch.Tensor:
-        tokens = self.model.model.multi_modal_projector(fused["features"])
-        if fused["token"] is not None:
-            tokens = torch.cat([tokens, fused["token"]], dim=1)
-        return tokens  # (1, K, D_t)
+    def _encode(self, face: Image.Image) -> tuple[dict, torch.Tensor]:
+        """`FEALLMModel.fuse` of one face, and its image tokens (1, K, D_t)."""
+        inputs = self.processor.faces([face]).to(self.device, self.dtype)
+        fused = self.model.model.fuse(inputs["pixel_values"], inputs.get("pixel_values_local"))
+        return fused, self.model.model.image_tokens(fused)
 
     def _known(self, expression: str, aus: tuple[int, ...]) -> list[Message]:
         """The two short questions with their answers, as every talk begins."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from train.metrics import f1
 from train.mini.prepare import CKPLUS_AUS as AUS
 from train.mini.prepare import EXPRESSIONS, SETS
 
@@ -55,12 +56,6 @@ def regression():
     return make_pipeline(
         columns, StandardScaler(), LogisticRegression(class_weight="balanced", C=0.1, max_iter=3000)
     )
-
-
-def f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """F1 of a binary label; 0 when neither holds any."""
-    hit = (truth & predicted).sum()
-    return float(2 * hit / max(truth.sum() + predicted.sum(), 1))
 
 
 def best_threshold(truth: np.ndarray, score: np.ndarray) -> tuple[float, float]:

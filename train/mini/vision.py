@@ -190,8 +190,7 @@ def main() -> None:
     )
     checkpoint = get_last_checkpoint(str(args.out)) if args.out.is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
-    state = {k: v for k, v in task.model.state_dict().items()}
-    torch.save(state, args.out / "vision.pt")
+    torch.save(task.model.state_dict(), args.out / "vision.pt")
     print(trainer.evaluate())
 
 
