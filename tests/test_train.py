@@ -11,7 +11,8 @@ import torch
 from sklearn import metrics as reference
 
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis, supporting
-from train import metrics
+from feallm.predictor import Reading
+from train import agreement, metrics
 from train.fea import questions, talk, writer
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import converse, draw_facts, random_conversation
@@ -38,10 +39,53 @@ def test_the_writers_texts_say_what_they_were_given(seed):
     assert set(supporting(expression, aus)) <= set(reasoning.aus)
 
 
+def reading_of(expression, aus, rng, **changes) -> Reading:
+    texts = {
+        "summary": writer.summary(expression, aus, rng),
+        "movements": writer.movement(aus, rng),
+        "reasoning": writer.reasoning(expression, aus, rng),
+    }
+    nothing = dict.fromkeys(
+        ("expression_probabilities", "action_unit_probabilities", "face", "attention", "looks")
+    )
+    return Reading(
+        expression=expression, aus=aus, image_embeds=None, **nothing, **(texts | changes)
+    )
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_writers_texts_agree_with_their_facts_and_are_of_their_kind(seed):
+    assert agreement.disagreements(reading_of(*facts(seed))) == []
+
+
+def test_disagreements_are_named():
+    rng = random.Random(0)
+    texts = {"summary": "Anger. The person shows an angry look with raised cheeks."}
+    assert agreement.disagreements(reading_of("Happiness", (12,), rng, **texts)) == [
+        "the summary names another expression",
+        "the summary names a sign of an inactive unit",
+    ]
+    texts = {"movements": writer.movement((4, 12), rng), "reasoning": writer.movement((4,), rng)}
+    assert agreement.disagreements(reading_of("Happiness", (12,), rng, **texts)) == [
+        "the movements name other units",
+        "the reasoning is about another expression",
+        "the reasoning names an inactive unit",
+        "a text has another form",
+    ]
+
+
+def test_talk_is_none_of_the_three_kinds():
+    for seed in range(400):
+        pattern, answer = talk.turn(*facts(seed))
+        assert agreement.kind_of(answer) in (None, "reasoning" if "reads as" in answer else None)
+
+
 @pytest.mark.parametrize("topic", talk.TOPICS, ids=lambda t: t.__name__)
 def test_every_topic_answers_in_sentences(topic):
     for seed in range(60):
-        question, answer = topic(*facts(seed))
+        pattern, answer = topic(*facts(seed))
+        question = questions.expand(pattern, random.Random(seed))
+        assert not set(question) & set("[]|{}")
         assert question.strip() == question and question[-1] in "?.!"
         assert answer[0].isupper() and answer[-1] in ".!" and "  " not in answer
 
@@ -56,8 +100,10 @@ def test_talk_about_a_smile_follows_the_units():
 def test_question_templates_are_many_and_the_held_out_are_not_among_them():
     for kind, templates in questions.TEMPLATES.items():
         assert len(templates) > 10
-        asked = {t.format(face=f) for t in templates for f in questions.FACES}
-        assert not asked & set(questions.HELD_OUT[kind])
+        asked = {questions.ask(kind, random.Random(seed)) for seed in range(3000)}
+        assert len(asked) > 300 and not any(set(q) & set("[]|{}") for q in asked)
+        plain = {q.lower().strip(" ?.!") for q in asked}
+        assert not plain & {q.lower().strip(" ?.!") for q in questions.HELD_OUT[kind]}
     assert sum(map(len, questions.HELD_OUT.values())) == 30
 
 

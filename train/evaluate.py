@@ -13,12 +13,17 @@ object with every figure.
 FER+ (valid split, majority of the seven) and CK+ are pictures of one face already and are read as
 `python -m feallm --face-crop` reads them; ExpW (every fifth photo, kept aside) goes through
 detection and alignment, as a visitor's photo does, and through its box where no face is found.
+
+On about `--texts` faces of each set the three texts are written too and compared with what was
+decided (`train.agreement`), and on `--asked` faces of the first set the 30 held-out paraphrases are
+put to the model: is each answered by the part of an FEA answer it asks for?
 """
 
 import argparse
 import io
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +33,8 @@ from feallm import Predictor
 from feallm.faces import align_face, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from feallm.predictor import MINI
+from train.agreement import disagreements, kind_of
+from train.fea.questions import HELD_OUT
 from train.metrics import accuracy, calibration_error, confusion, f1, mean_recall
 from train.mini.prepare import CKPLUS_AUS, Row, Source, read_rows
 
@@ -48,19 +55,27 @@ def face_of(picture: Image.Image, row: Row, detect: bool, size: int) -> Image.Im
     return face_of_crop(picture.crop(tuple(round(v) for v in box)), size)
 
 
-def evaluate_set(predictor: Predictor, data: Path, name: str, limit: int | None) -> dict:
-    """Return the figures of one set."""
+def evaluate_set(
+    predictor: Predictor, data: Path, name: str, limit: int | None = None, texts: int = 0
+) -> dict:
+    """Return the figures of one set; on about `texts` faces the texts are compared too."""
     source = Source(data, name)
     rows = [r for r in read_rows(name, source.labels()) if r.split == "valid"]
     if limit:
         rows = rows[:: max(1, len(rows) // limit)][:limit]
     truth, said, confidence, units_truth, units_said = [], [], [], [], []
+    stride, differ, faulty = max(1, len(rows) // max(texts, 1)), Counter(), []
     for number, row in enumerate(rows, 1):
         if number % 100 == 0:
             print(f"{name}: {number} of {len(rows)}", file=sys.stderr)
         picture = Image.open(io.BytesIO(source.read(row.file)))
         face = face_of(picture, row, SETS[name], predictor.face_size)
-        reading = predictor.analyse(face, texts=False)
+        write = bool(texts) and number % stride == 0
+        reading = predictor.analyse(face, texts=write)
+        if write:
+            found = disagreements(reading)
+            faulty.append(bool(found))
+            differ.update(found)
         expression = parse_analysis(reading.summary).expression
         if sum(row.votes) > 0:
             truth.append(int(np.argmax(row.votes)))
@@ -91,7 +106,35 @@ def evaluate_set(predictor: Predictor, data: Path, name: str, limit: int | None)
             for k in AUS
         }
         result["au_mean_f1"] = float(np.mean(list(result["au_f1"].values())))
+    if faulty:
+        result["agreement"] = {
+            "faces": len(faulty),
+            "share": 1 - float(np.mean(faulty)),
+            "disagreements": dict(differ),
+        }
     return result
+
+
+def ask_paraphrases(predictor: Predictor, data: Path, name: str, count: int) -> dict:
+    """Put the held-out paraphrases to `count` faces of a set: which are answered in kind?"""
+    source = Source(data, name)
+    rows = [r for r in read_rows(name, source.labels()) if r.split == "valid"]
+    right = {question: 0 for asked in HELD_OUT.values() for question in asked}
+    rows = rows[:: max(1, len(rows) // count)][:count]
+    for row in rows:
+        picture = Image.open(io.BytesIO(source.read(row.file)))
+        reading = predictor.analyse(face_of(picture, row, SETS[name], predictor.face_size), False)
+        for kind, questions in HELD_OUT.items():
+            for question in questions:
+                talk = [{"role": "user", "content": question}]
+                answer = "".join(predictor.stream(reading, talk)).strip()
+                right[question] += kind_of(answer) == kind
+    shares = {q: n / len(rows) for q, n in right.items()}
+    return {
+        "faces": len(rows),
+        "share": float(np.mean(list(shares.values()))),
+        "missed": {q: s for q, s in shares.items() if s < 1},
+    }
 
 
 def show(name: str, result: dict) -> None:
@@ -105,6 +148,12 @@ def show(name: str, result: dict) -> None:
     if "au_f1" in result:
         print(f"  action units, mean F1 {result['au_mean_f1']:.3f}")
         print("  F1 " + ", ".join(f"{k} {v:.2f}" for k, v in result["au_f1"].items()))
+    if "agreement" in result:
+        agreement = result["agreement"]
+        print(
+            f"  texts agree with what was decided on {agreement['share']:.1%} "
+            f"of {agreement['faces']} faces {agreement['disagreements'] or ''}"
+        )
     print("  confusion (rows: truth; columns: " + ", ".join(EXPRESSIONS) + ", unreadable)")
     for expression, row in zip(EXPRESSIONS, result["confusion"], strict=True):
         print(f"    {expression:<10}" + "".join(f"{n:6d}" for n in row))
@@ -116,16 +165,28 @@ def main() -> None:
     parser.add_argument("--model", default=str(MINI), help="folder or hub id of a FEALLM")
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     parser.add_argument("--limit", type=int, help="measure only about this many faces of each set")
+    parser.add_argument("--texts", type=int, default=500, help="faces of a set to write texts for")
+    parser.add_argument("--asked", type=int, default=20, help="faces for the held-out paraphrases")
     args = parser.parse_args()
     predictor = Predictor(args.model)
     results = {}
     for name in args.sets:
         try:
-            results[name] = evaluate_set(predictor, args.data, name, args.limit)
+            results[name] = evaluate_set(predictor, args.data, name, args.limit, args.texts)
+            if args.asked and "paraphrases" not in results:
+                results["paraphrases"] = ask_paraphrases(predictor, args.data, name, args.asked)
         except FileNotFoundError as missing:
             print(f"Left out. {missing}", file=sys.stderr)
             continue
         show(name, results[name])
+    if "paraphrases" in results:
+        asked = results["paraphrases"]
+        print(
+            f"\nheld-out paraphrases: {asked['share']:.1%} answered in kind "
+            f"on {asked['faces']} faces"
+        )
+        for question, share in asked["missed"].items():
+            print(f"  {share:.0%} {question}")
     print("\n" + json.dumps({"model": predictor.name, **results}))
 
 

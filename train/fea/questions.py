@@ -1,12 +1,13 @@
-"""Question templates of the three instruction types (paper: "more than ten" each; two are quoted).
+"""Question patterns of the three instruction types (paper: "more than ten" each; two are quoted).
 
 The quoted two are "Please describe the expression in this face." and "Please describe the action
-units in this face."; all others are ours. `{face}` takes one of `FACES`. The held-out paraphrases
-are never trained on; `train.evaluate` asks them to see whether the model understands the question
-or only recognises it.
+units in this face."; all others are ours. A pattern offers choices in brackets, "[a|b]", which may
+be nested; `{face}` takes one of `FACES`. The held-out paraphrases are never trained on;
+`train.evaluate` asks them to see whether the model understands a question or only recognises it.
 """
 
 import random
+import re
 
 from feallm.prompts import (
     ACTION_UNITS_QUESTION,
@@ -16,67 +17,91 @@ from feallm.prompts import (
     SUMMARY_QUESTION,
 )
 
-FACES = ("this face", "the face", "the picture", "this photo", "the person's face", "this image")
+FACES = (
+    "this face", "the face", "the picture", "this photo", "the person's face", "this image",
+    "the image", "this picture", "the photo",
+)  # fmt: skip
 
 SUMMARY = (
     SUMMARY_QUESTION,
     "Please describe the expression in {face}.",
-    "What expression does {face} show?",
-    "What emotion is visible in {face}?",
-    "Which emotion can you see in {face}?",
-    "How does this person look?",
-    "Describe the emotion you see in {face}.",
-    "What is the facial expression in {face}?",
-    "Can you tell me the emotion in {face}?",
-    "Summarise the emotion in {face}.",
-    "What mood does {face} express?",
-    "Which of the basic expressions fits {face}?",
-    "Tell me about the expression in {face}.",
-    "What does {face} express?",
-    "What emotion is this?",
-    "What emotion is this, and why?",
+    "[What|Which] [expression|emotion|feeling|mood] [does {face} [show|express|display|convey]|is shown by {face}]?",
+    "[What|Which] [emotion|feeling|expression] is [visible|shown|displayed|seen] in {face}?",
+    "[What|Which] [emotion|expression|feeling|mood] [can|do] you [see|find|read|recognise|notice] in {face}?",
+    "[How|What] does [this person|the person|{face}] [look|seem|look like]?",
+    "[Describe|Name|Identify|Characterise|Summarise] the [emotion|expression|facial expression|mood|feeling] [you see |that is visible |shown |]in {face}[, please|].",
+    "[What|Which] is the [facial expression|emotion|expression|mood] [in|of] {face}?",
+    "[Can|Could|Would] you [please |][tell me|describe|name] the [emotion|expression|mood] [in|of] {face}?",
+    "[Please |]tell me [what|which] [emotion|expression|feeling] [this is|{face} shows|is visible in {face}|you see in {face}].",
+    "Which of the [basic|seven|universal] [expressions|emotions] fits {face}[ best|]?",
+    "Tell me [something |]about the [expression|emotion|mood] [in|of] {face}.",
+    "[What|Which] [kind|sort|type] of [emotion|expression|feeling] is [this|shown here|in {face}]?",
+    "What emotion is this[, and why|]?",
     "Is this person happy, sad or something else?",
-    "How would you classify the expression in {face}?",
-    "What is this person showing?",
-    "Give a short description of the expression in {face}.",
+    "How would you [classify|describe|label] the [expression|emotion] [in|of] {face}?",
+    "What is this person [showing|expressing]?",
+    "What is [on|in] [this|the person's] face?",
+    "Give [me |][a short description of|a summary of] the [expression|emotion] in {face}.",
+    "[In your opinion|To you|At first sight], [what|which] [emotion|mood] [is this|does {face} show]?",
+    "What do you see[ in {face}| here|]?",
+    "[Analyse|Describe|Read|Interpret] {face}[, please|].",
+    "[Emotion|Expression|The expression|The emotion]?",
+    "[I would like to know|I want to know|Can you see] [what|which] [emotion|expression] [{face} shows|this is].",
+    "What [emotion|expression|mood] would you [give|assign to|read from] {face}?",
+    "[Say|Write] [what|which] [emotion|expression] [this is|you see].",
 )
 MOVEMENT = (
     MOVEMENT_QUESTION,
     "Please describe the action units in {face}.",
-    "Which action units are active in {face}?",
-    "Which action units are active?",
-    "What facial movements can you see in {face}?",
-    "Which facial muscles are moving in {face}?",
-    "Describe the facial movements in {face}.",
-    "List the action units you see in {face} and describe them.",
-    "What are the FACS codes for {face}?",
-    "Can you code {face} in FACS?",
-    "Which AUs are present in {face}?",
-    "What do the muscles of {face} do?",
-    "Tell me about the muscle movements in {face}.",
-    "Give the active AUs of {face} with a description.",
+    "[Which|What] action units [are active|are present|are visible|can you see|do you find|can be seen|are there] in {face}?",
+    "[Which|What] action units are [active|on|present|visible]?",
+    "[Which|What] [facial |]movements [can|do] you [see|notice|find|observe] in {face}?",
+    "[Which|What] [facial |]muscles [are moving|are active|are contracted|are working|are used|are tense] in {face}?",
+    "[Which|What] muscles [move|act|are active|are at work]?",
+    "[Please |][describe|explain|list|name|give|report] the [facial movements|muscle movements|facial actions|movements|active muscles] [in|of] {face}.",
+    "[List|Name|Give me|Tell me|Describe] [all |][the |][active |][action units|AUs] [you see |that are active |]in {face}[ and describe them| and what they do|].",
+    "What are the [FACS codes|active AUs|AUs|action units|facial actions] [for|in|of] {face}?",
+    "[Can|Could|Would] you [please |][code|score|analyse] {face} [in|with|by] FACS?",
+    "[Which|What] AUs [are present|are active|do you see|can you detect|are there|are visible] in {face}?",
+    "What do the [muscles|facial muscles] of {face} do?",
+    "Tell me [more |]about the [muscle movements|facial movements|muscles|action units] [in|of] {face}.",
+    "Give the active [AUs|action units] of {face} with a description.",
     "How is {face} moving?",
-    "Describe what the brows, the eyes and the mouth do in {face}.",
-    "Which muscles are contracted in {face}?",
-    "Analyse the facial actions in {face}.",
+    "Describe what the brows, the eyes and the mouth [do|are doing] in {face}.",
+    "How do the brows, [the |]eyes and [the |]mouth move[ in {face}|]?",
+    "[Analyse|Code|Describe] the [facial actions|muscles|muscle activity|facial muscles] [in|of] {face}.",
+    "[Which|What] parts of {face} [move|are moving|are active]?",
+    "[Action units|AUs|FACS|FACS codes|Muscles|The action units]?",
+    "[Go through|Walk me through] the [action units|muscles|movements] of {face}.",
+    "What is [moving|going on|happening] in the muscles of {face}?",
+    "[Muscle|AU] by [muscle|AU], what [does {face} show|do you see]?",
+    "[Please |]show me the [action units|facial movements] of {face}.",
 )
 REASONING = (
     REASONING_QUESTION,
-    "How do the action units lead to this expression?",
-    "Why does {face} show this expression?",
-    "Why do you say so?",
-    "Why?",
-    "Explain how the action units support the expression in {face}.",
-    "What is the link between the movements and the emotion in {face}?",
-    "How do you get from the muscles to the emotion?",
-    "Give the reasoning behind your judgement of {face}.",
-    "Which movements speak for this emotion, and how?",
-    "Reason from the action units of {face} to its expression.",
-    "What makes you think so?",
-    "Explain your answer.",
-    "How does each action unit bear on the expression in {face}?",
-    "What evidence does {face} give for this expression?",
-    "On what do you base the expression of {face}?",
+    "How do the [active |][action units|AUs|muscles] [lead|point|add up] to [this|the|that] [expression|emotion]?",
+    "Why does {face} [show|have|express] this [expression|emotion]?",
+    "Why do you [say so|think so|think that|say that|believe that|see this emotion|choose this expression]?",
+    "Why[ is that| this one| this emotion| this expression|]?",
+    "[Please |][explain|show|describe] how the [action units|AUs|movements|muscles] [support|explain|lead to|point to|show] the [expression|emotion] in {face}.",
+    "What is the [link|connection|relation] between the [movements|action units|muscles] and the [emotion|expression] in {face}?",
+    "How do you [get|go|come] from the [muscles|action units|movements] to the [emotion|expression]?",
+    "[Give|Show|Tell] me [the|your] [reasoning|reasons|arguments|evidence] [behind|for] [your judgement of {face}|your answer|this expression|this|that].",
+    "Which [movements|muscles|AUs] [speak|argue|stand] for this [emotion|expression], and [how|why]?",
+    "Reason from the action units of {face} to its [expression|emotion].",
+    "What makes you [think|believe|say] [so|that|it is this emotion]?",
+    "[Please |]explain [your answer|your judgement|this result|your choice|the expression|yourself|it|that][, please|].",
+    "How does each [action unit|AU|muscle|movement] [bear on|contribute to|support|matter for] the [expression|emotion] in {face}?",
+    "What [evidence|reason] [does {face} give|is there|do you have] for [this|the|your] [expression|emotion|answer]?",
+    "On what do you base [the expression of {face}|your answer|this|that]?",
+    "How did you [come to|arrive at|reach|get to|find] [this|that|your] [conclusion|answer|expression|emotion|result]?",
+    "How [can|do] you [tell|know|see that]?",
+    "What is [the reason|your argument|the evidence|the logic] [for|behind] [this|your answer|that|the emotion]?",
+    "[Justify|Defend|Back up] [your answer|this|the expression][, please|].",
+    "[Why and how|In what way] do the [muscles|action units] [make|form|give] this [expression|emotion]?",
+    "[Because of what|For what reason]?",
+    "Which of the [action units|movements] [support|explain] [this|the] [expression|emotion]?",
+    "[Reason|Reasons|Reasoning|Your reasons|The reason]?",
 )
 TEMPLATES = {"summary": SUMMARY, "movement": MOVEMENT, "reasoning": REASONING}
 SHORT = {"expression": EXPRESSION_QUESTION, "action_units": ACTION_UNITS_QUESTION}
@@ -121,6 +146,35 @@ HELD_OUT = {
 }
 
 
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_HELD_OUT = {q.lower().strip(" ?.!") for asked in HELD_OUT.values() for q in asked}
+CANONICAL_SHARE = 0.2
+"""Share of questions asked in the very words in which an analysis asks them."""
+
+
+def expand(pattern: str, rng: random.Random) -> str:
+    """Return the pattern with one option taken of every "[a|b]", the innermost first."""
+    while choice := _CHOICE.search(pattern):
+        option = rng.choice(choice.group(1).split("|"))
+        pattern = pattern[: choice.start()] + option + pattern[choice.end() :]
+    return pattern[:1].upper() + pattern[1:]
+
+
+def as_typed(question: str, rng: random.Random) -> str:
+    """Return a question as people type it: often in small letters, without its last mark."""
+    if rng.random() < 0.2:
+        question = question.rstrip("?.!")
+    if rng.random() < 0.2:
+        question = question.lower()
+    return question
+
+
 def ask(kind: str, rng: random.Random) -> str:
     """Return a question of one of the three kinds, its wording drawn at random."""
-    return rng.choice(TEMPLATES[kind]).format(face=rng.choice(FACES))
+    patterns = TEMPLATES[kind]
+    if rng.random() < CANONICAL_SHARE:
+        return patterns[0]
+    while True:
+        question = expand(rng.choice(patterns).replace("{face}", rng.choice(FACES)), rng)
+        if question.lower().strip(" ?.!") not in _HELD_OUT:
+            return as_typed(question, rng)

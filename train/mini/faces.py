@@ -31,10 +31,15 @@ MIRRORED_BLENDSHAPES = (
     ),
 )
 """Left and right partners in MediaPipe's list of 52."""
-LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 """Pillow's weights of red, green and blue in a grey picture."""
 POINTS = tuple(range(0, 478, 7))
 """The face points the side task predicts: every seventh of the 478."""
+
+
+def grey(canvas: torch.Tensor) -> torch.Tensor:
+    """Return a (1 or 3, H, W) picture with one channel, as Pillow's "L" mode has it."""
+    return canvas if len(canvas) == 1 else (canvas * LUMA).sum(0, keepdim=True)
 
 
 class Faces(Dataset):
@@ -98,15 +103,19 @@ class Augment:
     """
 
     def __init__(
-        self, *, size, crop_size, crop_groups, mean, std, train, unaligned=0.3, greyscale=False
+        self, *, size, crop_size, crop_groups, mean, std, train, unaligned=0.15, greyscale=False
     ):
         self.size, self.crop_size, self.crop_groups = size, crop_size, crop_groups
         self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
         self.train, self.unaligned, self.greyscale = train, unaligned, greyscale
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        canvases = [torch.from_numpy(i["canvas"]).permute(2, 0, 1).expand(3, -1, -1) for i in items]
-        canvas = torch.stack(canvases).float() / 255  # (B, 3, 144, 144)
+        canvases = [torch.from_numpy(i["canvas"]).permute(2, 0, 1) for i in items]
+        if self.greyscale:  # one channel is a third of the work, up to the model's input
+            canvases = [grey(c) for c in canvases]
+        else:
+            canvases = [c.expand(3, -1, -1) for c in canvases]
+        canvas = torch.stack(canvases).float() / 255  # (B, 1 or 3, 144, 144)
         place, flipped = self._places(items)
         faces = self._draw(canvas, place)
         points = torch.from_numpy(np.stack([i["points"] for i in items]))
@@ -130,13 +139,18 @@ class Augment:
         }
 
     def inputs(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Normalise faces (B, 3, S, S) in [0, 1] and cut their crops."""
-        if self.greyscale:
-            faces = (faces * LUMA).sum(1, keepdim=True).expand_as(faces)
-        pixels = (faces - self.mean) / self.std
+        """Normalise faces (B, 1 or 3, S, S) in [0, 1] and cut their crops."""
+        if faces.shape[1] == 1 and (self.mean.unique().numel(), self.std.unique().numel()) == (
+            1,
+            1,
+        ):
+            pixels = (faces - self.mean[:, :1]) / self.std[:, :1]
+        else:
+            pixels = (faces - self.mean) / self.std
+        crops = cut_crops(pixels, self.crop_groups, self.crop_size)
         return {
-            "pixel_values": pixels,
-            "pixel_values_local": cut_crops(pixels, self.crop_groups, self.crop_size),
+            "pixel_values": pixels.expand(-1, 3, -1, -1),
+            "pixel_values_local": crops.expand(-1, -1, 3, -1, -1),
         }
 
     def _places(self, items: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,7 +170,7 @@ class Augment:
         place = torch.where(raw[:, None, None], frames, place)
         flipped = torch.rand(n) < 0.5
         angle = torch.randn(n) * 0.08
-        zoom = torch.exp(torch.randn(n) * 0.07)
+        zoom = torch.exp(torch.randn(n) * 0.08)
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
         mirror = torch.where(flipped, -1.0, 1.0)
         centre, zero, one = size / 2, torch.zeros(n), torch.ones(n)
@@ -190,10 +204,11 @@ class Augment:
         def some(share: float) -> torch.Tensor:
             return (torch.rand(n) < share).view(n, 1, 1, 1)
 
-        grey = faces.mean(1, keepdim=True).expand_as(faces)
-        faces = torch.where(some(0.25), grey, faces)
-        tint = 1 + torch.randn(n, 3, 1, 1) * 0.08
-        faces = torch.where(some(0.2), faces * tint, faces)
+        if faces.shape[1] == 3:
+            mean = faces.mean(1, keepdim=True).expand_as(faces)
+            faces = torch.where(some(0.25), mean, faces)
+            tint = 1 + torch.randn(n, 3, 1, 1) * 0.08
+            faces = torch.where(some(0.2), faces * tint, faces)
         gamma = torch.exp(torch.randn(n, 1, 1, 1) * 0.15)
         faces = faces.clamp(1e-3, 1) ** gamma
         mean = faces.mean((1, 2, 3), keepdim=True)
@@ -218,5 +233,5 @@ class Augment:
                 int(torch.randint(0, self.size - h, ())),
                 int(torch.randint(0, self.size - w, ())),
             )
-            faces[i, :, y : y + h, x : x + w] = torch.rand(3, 1, 1)
+            faces[i, :, y : y + h, x : x + w] = torch.rand(faces.shape[1], 1, 1)
         return faces.clamp(0, 1)

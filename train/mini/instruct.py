@@ -23,10 +23,10 @@ Facts = tuple[str, tuple[int, ...] | None]
 """An expression and its action units; None where nobody and nothing could label them."""
 
 # e short expression, a short list, s summary, m movement, r reasoning, t talk
-PLANS = (  # share, turns
-    (0.16, "ea"), (0.16, "ae"), (0.08, "ear"), (0.10, "eat"), (0.05, "eatt"), (0.05, "eart"),
-    (0.08, "s"), (0.03, "st"), (0.10, "m"), (0.03, "mt"),
-    (0.06, "smr"), (0.02, "smrt"), (0.08, "t"),
+PLANS = (  # share, turns; a talk on the page always begins with e and a
+    (0.12, "ea"), (0.12, "ae"), (0.10, "ear"), (0.06, "eas"), (0.06, "eam"), (0.12, "eat"),
+    (0.08, "eatt"), (0.04, "eart"), (0.04, "easr"), (0.06, "s"), (0.08, "m"), (0.06, "smr"),
+    (0.03, "smrt"), (0.03, "t"),
 )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def mini_config(vocab_size: int, **changes) -> FEALLMConfig:
         "tie_word_embeddings": True,
         "crop_size": 32,
         "lca_channels": (32, 64, 128, 256),
-        "lca_depths": (1, 1, 2, 2),
+        "lca_depths": (1, 2, 2, 2),
         "lca_crop_embedding": True,
         "lca_dropout": 0.1,
         "mpp_shallow_layers": (1, 2, 3, 4),

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from feallm.conversation import SYSTEM_PROMPT
-from train.fea.questions import FACES, TEMPLATES
+from train.fea.questions import TEMPLATES, ask
 from train.mini.instruct import random_conversation
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<image>", "<pad>")
@@ -26,9 +26,8 @@ SPECIAL = ("<unk>", "<s>", "</s>", "<image>", "<pad>")
 def corpus(conversations: int, seed: int) -> Iterator[str]:
     """Yield segments as `conversation.encode` tokenises them."""
     rng = random.Random(seed)
-    for questions in TEMPLATES.values():
-        for question in questions:
-            yield from (question.format(face=f) for f in FACES)
+    for kind in TEMPLATES:
+        yield from (ask(kind, rng) for _ in range(conversations // 10))
     for _ in range(conversations):
         yield f"{SYSTEM_PROMPT} USER:"
         for message in random_conversation(rng):

@@ -1,13 +1,16 @@
-"""First stage of feallm-mini: teach its two eyes, the vision tower and the LCA, to see faces.
+"""First stage of feallm-mini: teach its two eyes, the LCA and the vision tower, to see faces.
 
 Run as:
 
-    python -m train.mini.vision --packs PACKS --out runs/mini-vision
+    python -m train.mini.vision --packs PACKS --part lca --out runs/lca
+    python -m train.mini.vision --packs PACKS --start runs/lca/vision.pt --out runs/vision
 
 CLIP and LLaVA give the 7B its sight; the mini starts from nothing, so this stage stands in for
-them. Heads on the tower, on the local token and on the MPP's features predict the annotators'
+them. Heads on the local token, on the tower and on the MPP's features predict the annotators'
 votes, the action units, the 52 blendshapes and the face's points; the dense tasks are what lets a
-transformer learn from 35,000 faces. The heads are thrown away. Re-run the same command to resume.
+transformer learn from 35,000 faces. The convolutions of the LCA learn several times faster than
+the tower and cost less, so they go first and alone. The heads are thrown away. Re-run the same
+command to resume.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from feallm.modeling import FEALLMForConditionalGeneration
+from train.metrics import mean_recall
 from train.mini.faces import POINTS, Augment, Faces
 from train.mini.sizes import MEAN, STD, mini_config
 
@@ -29,41 +33,62 @@ NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 
 
 class Heads(nn.Module):
-    """What one pooled feature says of a face: expression, AUs, blendshapes, points."""
+    """What one pooled feature says of a face: expression, AUs, blendshapes, points.
 
-    def __init__(self, width: int, norm: bool):
+    Faces differ little beside what all of them share. Standardising each feature over the batch
+    shows the head the difference alone; a LayerNorm, which keeps the shared part, froze the eyes.
+    """
+
+    def __init__(self, width: int):
         super().__init__()
         self.split = [NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES, 2 * len(POINTS)]
-        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+        self.standardise = nn.BatchNorm1d(width, affine=False)
         self.linear = nn.Linear(width, sum(self.split))
         # random heads would teach the eyes, in the first steps, to show nothing at all
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, pooled: torch.Tensor) -> list[torch.Tensor]:
-        return list(self.linear(self.norm(pooled)).float().split(self.split, dim=-1))
+        seen = self.standardise(pooled.float())
+        return list(self.linear(seen).float().split(self.split, dim=-1))
 
 
 class VisionTask(nn.Module):
-    """The model's vision part with heads on each of its three outputs; forward gives the loss."""
+    """The model's vision part with heads on its outputs; forward gives the loss.
 
-    def __init__(self, model: FEALLMForConditionalGeneration):
+    Args:
+        model: its language model is dropped.
+        part: "lca" runs and trains the LCA alone, "all" all three parts.
+    """
+
+    def __init__(self, model: FEALLMForConditionalGeneration, part: str = "all"):
         super().__init__()
         config = model.config
-        self.model = model.model
+        self.model, self.part = model.model, part
         self.model.language_model = None  # not needed here, and its optimizer state neither
         width = config.vision_config.hidden_size
-        self.heads = nn.ModuleDict(
-            {
-                "deep": Heads(width, norm=True),
-                # faces differ little beside what all tokens share: a norm would freeze the LCA
-                "token": Heads(config.text_config.hidden_size, norm=False),
-                "features": Heads(width, norm=True),
-            }
-        )
+        widths = {"token": config.text_config.hidden_size, "deep": width, "features": width}
+        names = ["token"] if part == "lca" else list(widths)
+        self.heads = nn.ModuleDict({name: Heads(widths[name]) for name in names})
+
+    @torch.no_grad()
+    def standardise_token(self) -> None:
+        """Fold the head's standardising into the LCA: each feature of F_local gets mean 0, std 1.
+
+        The language model that reads the token next then sees what tells faces apart.
+        """
+        seen, to_token = self.heads["token"].standardise, self.model.lca.to_token
+        std = (seen.running_var + seen.eps).sqrt()
+        to_token.weight /= std[:, None]
+        to_token.bias.copy_((to_token.bias - seen.running_mean) / std)
+        seen.reset_running_stats()
+        seen.running_var.fill_(1)
 
     def predict(self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor) -> dict:
-        fused = self.model.fuse(pixel_values, pixel_values_local)
+        if self.part == "lca":
+            fused = {"token": self.model.lca(pixel_values_local)[1]}
+        else:
+            fused = self.model.fuse(pixel_values, pixel_values_local)
         return {name: head(fused[name].mean(1)) for name, head in self.heads.items()}
 
     def forward(
@@ -108,7 +133,28 @@ class VisionTask(nn.Module):
 
 
 class VisionTrainer(Trainer):
-    """`Trainer` that lifts rare expressions a little when it draws faces."""
+    """`Trainer` that lifts rare expressions a little when it draws faces.
+
+    Args:
+        lca_learning_rate: the LCA's, where it has learned before the rest.
+    """
+
+    def __init__(self, *args, lca_learning_rate: float | None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lca_learning_rate = lca_learning_rate
+
+    def create_optimizer(self, *_args, **_kwargs) -> torch.optim.Optimizer:
+        task, options = self.model, self.args
+        lca = list(task.model.lca.parameters())
+        taken = {id(p) for p in lca}
+        rest = [] if task.part == "lca" else list(task.model.parameters())
+        rest = [p for p in [*rest, *task.heads.parameters()] if id(p) not in taken]
+        rate = self.lca_learning_rate or options.learning_rate
+        groups = [{"params": lca, "lr": rate}, {"params": rest, "lr": options.learning_rate}]
+        self.optimizer = torch.optim.AdamW(
+            groups, weight_decay=options.weight_decay, betas=(0.9, options.adam_beta2)
+        )
+        return self.optimizer
 
     def _get_train_sampler(self, dataset=None):
         weights = self.train_dataset.sampling_weights(power=0.35)
@@ -119,23 +165,29 @@ class VisionTrainer(Trainer):
 def metrics(prediction) -> dict[str, float]:
     """Accuracy of each head and of their mean on the validation faces."""
     said, truth = prediction.predictions
-    names = ("deep", "token", "features", "mean")
-    return {f"accuracy_{n}": float(np.mean(said[:, k] == truth)) for k, n in enumerate(names)}
+    names = ("token", "deep", "features")[: said.shape[1] - 1] + ("mean",)
+    scores = {f"accuracy_{n}": float(np.mean(said[:, k] == truth)) for k, n in enumerate(names)}
+    return scores | {"mean_recall": mean_recall(truth, said[:, -1], NUM_EXPRESSIONS)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=float, default=6)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--part", choices=("lca", "all"), default="all")
+    parser.add_argument("--start", type=Path, help="vision.pt of an earlier run to start from")
+    parser.add_argument("--epochs", type=float, default=16)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--lca-learning-rate", type=float, help="default: as the others")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-steps", type=int, default=-1, help="stop early, to try things out")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     config = mini_config(vocab_size=512)  # the language model is not built in this stage
-    task = VisionTask(FEALLMForConditionalGeneration(config))
+    task = VisionTask(FEALLMForConditionalGeneration(config), args.part)
+    if args.start:
+        task.model.load_state_dict(torch.load(args.start, weights_only=True))
     augment = {
         split: Augment(
             size=config.vision_config.image_size,
@@ -157,6 +209,7 @@ def main() -> None:
 
     trainer = VisionTrainer(
         model=task,
+        lca_learning_rate=args.lca_learning_rate,
         args=TrainingArguments(
             output_dir=str(args.out),
             num_train_epochs=args.epochs,
@@ -190,8 +243,9 @@ def main() -> None:
     )
     checkpoint = get_last_checkpoint(str(args.out)) if args.out.is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
-    torch.save(task.model.state_dict(), args.out / "vision.pt")
     print(trainer.evaluate())
+    task.standardise_token()
+    torch.save(task.model.state_dict(), args.out / "vision.pt")
 
 
 if __name__ == "__main__":
