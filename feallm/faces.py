@@ -19,6 +19,9 @@ BORDER = 64
 """Pixels of black around the copy: MTCNN then also finds faces that the photo's edge cuts."""
 CROP_SIDE = 192
 """Longer side at which a picture that is one face already is searched for its landmarks."""
+CROP_SCORE = 0.4
+"""MTCNN's scores that suffice there: that it is a face is known. It then finds the landmarks of
+96 % instead of 90 % of FER+'s 48-pixel crops."""
 _TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180)
 
 
@@ -37,12 +40,17 @@ class Face:
 
 
 @cache
-def _detector():
+def _detector(is_crop: bool = False):
     import torch
     from facenet_pytorch import MTCNN
 
+    options = (
+        {"min_face_size": CROP_SIDE // 4, "thresholds": [CROP_SCORE] * 3}
+        if is_crop
+        else {"min_face_size": 24}
+    )
     with torch.inference_mode():
-        return MTCNN(keep_all=True, device="cpu", min_face_size=24)
+        return MTCNN(keep_all=True, device="cpu", **options)
 
 
 def detect_faces(photo: Image.Image) -> list[Face]:
@@ -69,11 +77,13 @@ def detect_faces(photo: Image.Image) -> list[Face]:
     return []
 
 
-def _detect(photo: Image.Image) -> list[Face]:
+def _detect(photo: Image.Image, is_crop: bool = False) -> list[Face]:
     import torch
 
     with torch.inference_mode():
-        boxes, scores, points = _detector().detect(ImageOps.expand(photo, BORDER), landmarks=True)
+        boxes, scores, points = _detector(is_crop).detect(
+            ImageOps.expand(photo, BORDER), landmarks=True
+        )
     if boxes is None:
         return []
     found = zip(
@@ -83,7 +93,9 @@ def _detect(photo: Image.Image) -> list[Face]:
         strict=True,
     )
     return [
-        Face(tuple(box), float(score), five) for box, score, five in found if score >= MIN_SCORE
+        Face(tuple(box), float(score), five)
+        for box, score, five in found
+        if score >= (CROP_SCORE if is_crop else MIN_SCORE)
     ]
 
 
@@ -136,7 +148,7 @@ def face_of_crop(picture: Image.Image, size: int) -> Image.Image:
         [max(1, round(s * scale)) for s in picture.size], Image.Resampling.BICUBIC
     )
     middle = np.array(small.size) / 2
-    for face in sorted(_detect(small), key=lambda f: -f.side):
+    for face in sorted(_detect(small, is_crop=True), key=lambda f: -f.score):
         centre = (np.array(face.box[:2]) + face.box[2:]) / 2
         if (abs(centre - middle) < middle / 2).all() and face.side > CROP_SIDE / 3:
             to_picture = np.array([[1 / scale, 0, 0], [0, 1 / scale, 0]])

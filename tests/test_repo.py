@@ -13,9 +13,14 @@ import feallm
 ROOT = Path(__file__).parent.parent
 SOURCES = [
     ROOT / "app.py",
-    *sorted(p for d in ("feallm", "train") for p in (ROOT / d).rglob("*.py")),
+    *sorted(p for d in ("feallm", "train", "benchmarks") for p in (ROOT / d).rglob("*.py")),
 ]
-FORBIDDEN = {"feallm": {"app", "train", "gradio"}, "train": {"app", "gradio"}, "app": {"train"}}
+FORBIDDEN = {
+    "feallm": {"app", "train", "benchmarks", "gradio"},
+    "train": {"app", "benchmarks", "gradio"},
+    "app": {"train", "benchmarks"},
+    "benchmarks": {"app", "gradio"},
+}
 
 
 def imported(path: Path) -> set[str]:

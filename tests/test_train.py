@@ -4,11 +4,13 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics as reference
+from transformers.loss.loss_utils import ForCausalLMLoss
 
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis, supporting
 from feallm.predictor import Reading
@@ -17,7 +19,7 @@ from train.fea import questions, talk, writer
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import converse, draw_facts, random_conversation
 from train.mini.prepare import CANVAS, Source, read_rows
-from train.train import TrainConfig, read_config
+from train.train import StageTrainer, TrainConfig, answer_weights, read_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -229,6 +231,28 @@ def test_fer_votes_and_ck_units_are_read():
     )
     assert row.aus == (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
     assert sum(row.votes) == 0 and row.split == "valid"
+
+
+def test_weights_count_answers_by_their_length():
+    labels = torch.tensor([[-100, 5, 6, 7, 8, -100, 9, -100], [4, -100, -100, 3, 3, 3, 3, 3]])
+    assert answer_weights(labels, 0.0).tolist() == (labels != -100).float().tolist()
+    weights = answer_weights(labels, 1.0)
+    assert weights[0].tolist() == [0, 0.25, 0.25, 0.25, 0.25, 0, 1, 0]
+    # an answer that ends one row and one that starts the next are two
+    assert weights[1].tolist() == pytest.approx([1, 0, 0, 0.2, 0.2, 0.2, 0.2, 0.2])
+    touching = torch.tensor([[-100, 1, 1], [1, -100, -100]])
+    assert answer_weights(touching, 1.0).tolist() == [[0, 0.5, 0.5], [1, 0, 0]]
+
+
+def test_plain_weights_give_the_models_own_loss():
+    logits = torch.randn(2, 9, 11)
+    labels = torch.randint(0, 11, (2, 9))
+    labels[:, :3] = -100
+    inputs = {"labels": labels}
+    trainer = StageTrainer.__new__(StageTrainer)
+    trainer.length_power = 0.0
+    loss = trainer.compute_loss(lambda **_: SimpleNamespace(logits=logits), inputs)
+    torch.testing.assert_close(loss, ForCausalLMLoss(logits, labels, vocab_size=11))
 
 
 def test_an_unknown_key_of_a_stage_fails(tmp_path):

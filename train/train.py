@@ -14,11 +14,13 @@ from pathlib import Path
 
 import torch
 import yaml
+from torch.nn import functional as F
 from torch.utils.data import WeightedRandomSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
+from feallm.conversation import IGNORE_INDEX
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import Collate, Conversations
 
@@ -39,6 +41,9 @@ class TrainConfig:
     """AdamW's, on everything trained."""
     rare_power: float = 0.35
     """Faces are drawn with their expression's frequency to the minus this."""
+    length_power: float = 0.0
+    """An answer counts by its length to the power of 1 minus this: 0 weighs all tokens alike, as
+    LLaVA does, 1 all answers, so that one word decides as much as a paragraph."""
     seed: int = 0
     """Of the data, its augmentation and the texts."""
 
@@ -77,12 +82,36 @@ def choose_trainable(model: torch.nn.Module, learning_rates: dict[str, float]) -
     return groups
 
 
+def answer_weights(labels: torch.Tensor, length_power: float) -> torch.Tensor:
+    """Return each token's weight: its answer's length to the minus `length_power`, 0 outside.
+
+    Args:
+        labels: (B, T) ids; every run of others than `IGNORE_INDEX` is one answer.
+    """
+    inside = labels != IGNORE_INDEX
+    starts = inside & ~F.pad(inside[:, :-1], (1, 0))
+    answer = starts.flatten().long().cumsum(0)[inside.flatten()]  # its number, for each token
+    length = torch.bincount(answer)[answer]
+    weights = torch.zeros(labels.shape, device=labels.device)
+    weights[inside] = length.float() ** -length_power
+    return weights
+
+
 class StageTrainer(Trainer):
     """`Trainer` with one learning rate per module and rare expressions drawn more often."""
 
-    def __init__(self, *args, groups: list[dict], rare_power: float, **kwargs):
-        self.groups, self.rare_power = groups, rare_power
+    def __init__(self, *args, groups: list[dict], rare_power: float, length_power: float, **kwargs):
+        self.groups, self.rare_power, self.length_power = groups, rare_power, length_power
         super().__init__(*args, **kwargs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        weights = answer_weights(labels, self.length_power)[:, 1:]
+        said, written = outputs.logits[:, :-1][weights > 0].float(), labels[:, 1:][weights > 0]
+        loss = F.cross_entropy(said, written, reduction="none")
+        loss = (loss * weights[weights > 0]).sum() / weights.sum()
+        return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, *_args, **_kwargs) -> torch.optim.Optimizer:
         self.optimizer = torch.optim.AdamW(
@@ -125,6 +154,7 @@ def main() -> None:
         model=model,
         groups=groups,
         rare_power=config.rare_power,
+        length_power=config.length_power,
         args=TrainingArguments(
             output_dir=str(args.out),
             max_steps=config.max_steps,

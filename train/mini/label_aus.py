@@ -40,21 +40,27 @@ def measurements(pack: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def regression():
-    """One AU's regression: blendshapes as they are, points through 40 components."""
+    """One AU's regression: roots of the blendshapes, the points through 40 components.
+
+    The root spreads what lies near 0, where MediaPipe puts weak movements. C was chosen by the
+    same cross-validation that is printed (0.1: mean F1 0.654, 0.01: 0.702).
+    """
     from sklearn.compose import ColumnTransformer
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
     columns = ColumnTransformer(
         [
-            ("blendshapes", "passthrough", slice(0, 52)),
+            ("blendshapes", FunctionTransformer(np.sqrt), slice(0, 52)),
             ("points", PCA(40, random_state=0), slice(52, None)),
         ]
     )
     return make_pipeline(
-        columns, StandardScaler(), LogisticRegression(class_weight="balanced", C=0.1, max_iter=3000)
+        columns,
+        StandardScaler(),
+        LogisticRegression(class_weight="balanced", C=0.01, max_iter=3000),
     )
 
 

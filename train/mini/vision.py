@@ -149,7 +149,7 @@ class VisionTrainer(Trainer):
         taken = {id(p) for p in lca}
         rest = [] if task.part == "lca" else list(task.model.parameters())
         rest = [p for p in [*rest, *task.heads.parameters()] if id(p) not in taken]
-        rate = self.lca_learning_rate or options.learning_rate
+        rate = options.learning_rate if self.lca_learning_rate is None else self.lca_learning_rate
         groups = [{"params": lca, "lr": rate}, {"params": rest, "lr": options.learning_rate}]
         self.optimizer = torch.optim.AdamW(
             groups, weight_decay=options.weight_decay, betas=(0.9, options.adam_beta2)
@@ -179,7 +179,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=16)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--lca-learning-rate", type=float, help="default: as the others")
+    parser.add_argument(
+        "--lca-learning-rate", type=float, help="default: as the others; 0 freezes the LCA"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-steps", type=int, default=-1, help="stop early, to try things out")
     args = parser.parse_args()
@@ -207,6 +209,8 @@ def main() -> None:
         def __call__(self, items):
             return augment["train" if task.training else "valid"](items)
 
+    if args.lca_learning_rate == 0:
+        task.model.lca.requires_grad_(False)
     trainer = VisionTrainer(
         model=task,
         lca_learning_rate=args.lca_learning_rate,
