@@ -16,10 +16,13 @@ from feallm.facs import AUS, EXPRESSIONS, parse_analysis, supporting
 from feallm.predictor import Reading
 from train import agreement, metrics
 from train.fea import questions, talk, writer
+from train.mini import ablations, twins
+from train.mini.assemble import assemble
 from train.mini.faces import Augment, Faces
-from train.mini.instruct import converse, draw_facts, random_conversation
+from train.mini.instruct import KINDS, converse, draw_facts, draw_plan, random_conversation
 from train.mini.prepare import CANVAS, Source, read_rows
-from train.train import StageTrainer, TrainConfig, answer_weights, read_config
+from train.mini.tokenizer import train_tokenizer
+from train.train import StageTrainer, TrainConfig, answer_weights, choose_trainable, read_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,6 +30,13 @@ ROOT = Path(__file__).parent.parent
 def facts(seed: int) -> tuple[str, tuple[int, ...], random.Random]:
     rng = random.Random(seed)
     return rng.choice(EXPRESSIONS), tuple(k for k in AUS if rng.random() < 0.3), rng
+
+
+@pytest.fixture(scope="module")
+def start():
+    """An untrained mini and its tokenizer."""
+    tokenizer = train_tokenizer(400, 50, seed=0)
+    return assemble(None, tokenizer, 0)[0], tokenizer
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -231,6 +241,50 @@ def test_fer_votes_and_ck_units_are_read():
     )
     assert row.aus == (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
     assert sum(row.votes) == 0 and row.split == "valid"
+
+
+def test_a_kind_of_turn_can_be_left_out():
+    rng = random.Random(0)
+    for kinds in ("es", "am", "eams", KINDS):
+        drawn = {draw_plan(True, rng, kinds) for _ in range(300)}
+        assert "" not in drawn and set("".join(drawn)) == set(kinds)
+    assert {draw_plan(False, rng, "es") for _ in range(50)} == {"e"}
+    with pytest.raises(ValueError, match="say nothing"):
+        draw_plan(False, rng, "am")
+
+
+@pytest.mark.parametrize("variant", ablations.VARIANTS, ids=lambda v: v.name)
+def test_every_variant_starts_from_the_whole_models_eyes(variant, tmp_path, start):
+    model, tokenizer = start
+    torch.save(
+        {k: v for k, v in model.model.state_dict().items() if not k.startswith("language_model.")},
+        tmp_path / "vision.pt",
+    )
+    made, processor = assemble(tmp_path / "vision.pt", tokenizer, 1, **variant.config)
+    assert made.config.use_lca == variant.config.get("use_lca", True)
+    assert processor.crop_groups == made.config.crop_groups or not made.config.use_lca
+    for name, weight in made.model.vision_tower.state_dict().items():
+        assert torch.equal(weight, model.model.vision_tower.state_dict()[name])
+    if made.config.use_lca:
+        stem = made.model.lca.stages[0].reduce.weight
+        assert torch.equal(stem, model.model.lca.stages[0].reduce.weight)
+    config = ablations.stage(variant, 1, 0)
+    assert choose_trainable(made, config.learning_rates)
+
+
+def test_a_table_cell_has_mean_and_spread():
+    assert ablations.cell([0.5, 0.7]) == "60.0 ± 14.1"
+    assert ablations.cell([0.5]) == "50.0" and ablations.cell([None, None]) == ""
+
+
+def test_twins_of_validation_faces_are_found():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (6, 9, 9, 1), dtype=np.uint8)
+    canvas = coarse.repeat(16, 1).repeat(16, 2)
+    brighter = (canvas[:1] * 0.7 + 40 + rng.normal(0, 5, canvas[:1].shape)).astype(np.uint8)
+    small = twins.thumbnails(np.concatenate([canvas, brighter]))
+    likeness = twins.likeness(small[1:], small[:1])
+    assert likeness[-1] > twins.LIKENESS and likeness[:-1].max() < twins.LIKENESS
 
 
 def test_weights_count_answers_by_their_length():

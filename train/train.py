@@ -22,7 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.conversation import IGNORE_INDEX
 from train.mini.faces import Augment, Faces
-from train.mini.instruct import Collate, Conversations
+from train.mini.instruct import KINDS, Collate, Conversations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class TrainConfig:
     """AdamW's, on everything trained."""
     rare_power: float = 0.35
     """Faces are drawn with their expression's frequency to the minus this."""
+    kinds: str = KINDS
+    """Kinds of turns in its conversations (`train.mini.instruct`); an ablation leaves some out."""
     length_power: float = 0.0
     """An answer counts by its length to the power of 1 minus this: 0 weighs all tokens alike, as
     LLaVA does, 1 all answers, so that one word decides as much as a paragraph."""
@@ -134,10 +136,20 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder the stage starts from")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    config = read_config(args.config)
-    torch.manual_seed(config.seed)
     model = FEALLMForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32)
     processor = FEALLMProcessor.from_pretrained(args.model)
+    train(model, processor, read_config(args.config), Faces(args.packs, "train"), args.out)
+
+
+def train(
+    model: FEALLMForConditionalGeneration,
+    processor: FEALLMProcessor,
+    config: TrainConfig,
+    faces: Faces,
+    out: Path,
+) -> None:
+    """Run a stage, or resume it where `out` has a checkpoint, and write `out/final`."""
+    torch.manual_seed(config.seed)
     groups = choose_trainable(model, config.learning_rates)
     images = processor.image_processor
     augment = Augment(
@@ -149,14 +161,13 @@ def main() -> None:
         train=True,
         greyscale=processor.greyscale,
     )
-    faces = Faces(args.packs, "train")
     trainer = StageTrainer(
         model=model,
         groups=groups,
         rare_power=config.rare_power,
         length_power=config.length_power,
         args=TrainingArguments(
-            output_dir=str(args.out),
+            output_dir=str(out),
             max_steps=config.max_steps,
             per_device_train_batch_size=config.batch_size,
             warmup_steps=config.warmup_steps,
@@ -173,12 +184,12 @@ def main() -> None:
         ),
         data_collator=Collate(augment, processor.tokenizer.pad_token_id),
         train_dataset=Conversations(
-            faces, processor.tokenizer, processor.num_image_tokens, config.seed
+            faces, processor.tokenizer, processor.num_image_tokens, config.seed, config.kinds
         ),
     )
-    checkpoint = get_last_checkpoint(str(args.out)) if args.out.is_dir() else None
+    checkpoint = get_last_checkpoint(str(out)) if out.is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
-    save(model, processor, args.out / "final")
+    save(model, processor, out / "final")
 
 
 def save(model, processor, folder: Path) -> None:

@@ -16,16 +16,23 @@ from train.mini.sizes import MEAN, STD, mini_config
 from train.mini.tokenizer import train_tokenizer
 
 
-def assemble(vision: Path | None, tokenizer, seed: int):
-    """Return the model and its processor; without `vision` its eyes are untrained."""
+def assemble(vision: Path | None, tokenizer, seed: int, **changes):
+    """Return the model and its processor; without `vision` its eyes are untrained.
+
+    `changes` are fields of `FEALLMConfig` (ablations): what they switch off is left out, and what
+    no longer fits the trained eyes starts anew.
+    """
     torch.manual_seed(seed)
-    config = mini_config(vocab_size=len(tokenizer))
+    config = mini_config(vocab_size=len(tokenizer), **changes)
     model = FEALLMForConditionalGeneration(config)
     if vision:
         state = torch.load(vision, weights_only=True)
+        if changes:
+            mine = model.model.state_dict()
+            state = {k: v for k, v in state.items() if k in mine and v.shape == mine[k].shape}
         missing, unexpected = model.model.load_state_dict(state, strict=False)
         foreign = [k for k in missing if not k.startswith("language_model.")]
-        if foreign or unexpected:
+        if not changes and (foreign or unexpected):
             raise ValueError(f"{vision} does not fit: missing {foreign}, unexpected {unexpected}.")
     size = config.vision_config.image_size
     images = CLIPImageProcessor(

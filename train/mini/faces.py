@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -79,6 +80,16 @@ class Faces(Dataset):
         pack = self.parts[part]
         item = {n: pack[n][k] for n in ("canvas", "frame", "votes", "blendshapes", "points")}
         return item | {"aus": pack["levelled"][k], "found": bool(pack["found"][k]), "index": i}
+
+    def picture(self, i: int) -> Image.Image:
+        """The aligned face as `faces.align_face` would draw it, 96 pixels wide."""
+        border = round(CANVAS * (1 - 1 / MARGIN) / 2)
+        canvas = self[i]["canvas"][border:-border, border:-border]
+        return Image.fromarray(canvas.squeeze()).convert("RGB")
+
+    def coded_units(self) -> np.ndarray:
+        """(n, 12) bools: the action units FACS coders found; only CK+ has them."""
+        return np.array([self.parts[p]["aus"][k] > 0 for p, k in self.index])
 
     def majority(self) -> np.ndarray:
         """(n,) index of each face's expression."""

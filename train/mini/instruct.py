@@ -28,6 +28,8 @@ PLANS = (  # share, turns; a talk on the page always begins with e and a
     (0.08, "eatt"), (0.04, "eart"), (0.04, "easr"), (0.06, "s"), (0.08, "m"), (0.06, "smr"),
     (0.03, "smrt"), (0.03, "t"),
 )  # fmt: skip
+UNLABELLED_PLANS = ((0.5, "e"), (0.5, "et"))
+KINDS = "eamsrt"
 
 
 def converse(plan: str, facts: Facts, rng: random.Random) -> list[Message]:
@@ -56,10 +58,21 @@ def converse(plan: str, facts: Facts, rng: random.Random) -> list[Message]:
     return messages
 
 
-def draw_plan(aus_known: bool, rng: random.Random) -> str:
-    """Draw a plan; without known action units only the expression is asked for."""
-    shares, plans = zip(*PLANS, strict=True)
-    return rng.choices(plans, shares)[0] if aus_known else rng.choice(("e", "et"))
+def draw_plan(aus_known: bool, rng: random.Random, kinds: str = KINDS) -> str:
+    """Draw a plan and keep of it the turns of these kinds.
+
+    Without known action units only the expression is asked for. A kind left out (an ablation)
+    is never seen.
+
+    Raises:
+        ValueError: of these kinds nothing can be asked about such a face.
+    """
+    shares, plans = zip(*(PLANS if aus_known else UNLABELLED_PLANS), strict=True)
+    kept = ["".join(step for step in plan if step in kinds) for plan in plans]
+    shares = [share if plan else 0.0 for share, plan in zip(shares, kept, strict=True)]
+    if not any(shares):
+        raise ValueError(f"Conversations of kinds {kinds!r} say nothing of such a face.")
+    return rng.choices(kept, shares)[0]
 
 
 def random_conversation(rng: random.Random) -> list[Message]:
@@ -88,17 +101,21 @@ def draw_facts(votes: np.ndarray, aus: np.ndarray, known: bool, rng: random.Rand
 class Conversations(Dataset):
     """`Faces` with a conversation each; an item adds `input_ids` and `labels` lists."""
 
-    def __init__(self, faces: Faces, tokenizer, num_image_tokens: int, seed: int):
+    def __init__(
+        self, faces: Faces, tokenizer, num_image_tokens: int, seed: int, kinds: str = KINDS
+    ):
         self.faces, self.tokenizer, self.num_image_tokens = faces, tokenizer, num_image_tokens
-        self.rng = random.Random(seed)
+        self.rng, self.kinds = random.Random(seed), kinds
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def __getitem__(self, i: int) -> dict:
         item = self.faces[i]
+        while not item["found"] and not set(self.kinds) & set("et"):
+            item = self.faces[self.rng.randrange(len(self.faces))]
         facts = draw_facts(item["votes"], item["aus"], item["found"], self.rng)
-        messages = converse(draw_plan(item["found"], self.rng), facts, self.rng)
+        messages = converse(draw_plan(item["found"], self.rng, self.kinds), facts, self.rng)
         ids, labels = encode(messages, self.tokenizer, self.num_image_tokens)
         return item | {"input_ids": ids, "labels": labels}
 

@@ -15,13 +15,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from feallm import Predictor
 from feallm.facs import AUS
 from train.metrics import f1
 from train.mini.faces import Faces
-from train.mini.prepare import CANVAS, MARGIN
 
 
 def choose(chances: np.ndarray, labels: np.ndarray) -> list[float]:
@@ -34,6 +32,25 @@ def choose(chances: np.ndarray, labels: np.ndarray) -> list[float]:
     return [round(float(t), 3) for t in best]
 
 
+def chances_and_labels(
+    predictor: Predictor, faces: Faces, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the model's probabilities and the labeller's bools, (n, 12) each, n about `count`.
+
+    Each probability is the one given that the units before it are as the labeller has them.
+    """
+    chances, labels = [], []
+    for i in range(0, len(faces), max(1, len(faces) // count)):
+        item = faces[i]
+        if not item["found"]:
+            continue
+        active = item["aus"] > 0.5
+        told = tuple(k for k, a in zip(AUS, active, strict=True) if a)
+        chances.append(list(predictor.action_unit_chances(faces.picture(i), told).values()))
+        labels.append(active)
+    return np.array(chances), np.array(labels)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--packs", type=Path, required=True)
@@ -43,20 +60,8 @@ def main() -> None:
     args = parser.parse_args()
     predictor = Predictor(args.model)
     faces = Faces(args.packs, "valid", sets=("ferplus",))
-    border = round(CANVAS * (1 - 1 / MARGIN) / 2)
-    chances, labels = [], []
-    for i in range(0, len(faces), max(1, len(faces) // args.faces)):
-        item = faces[i]
-        if not item["found"]:
-            continue
-        aligned = item["canvas"][border:-border, border:-border, 0]
-        active = item["aus"] > 0.5
-        face = Image.fromarray(aligned).convert("RGB")
-        told = tuple(k for k, a in zip(AUS, active, strict=True) if a)
-        chances.append(list(predictor.action_unit_chances(face, told).values()))
-        labels.append(active)
-    thresholds = choose(np.array(chances), np.array(labels))
-    print({f"AU{k}": t for k, t in zip(AUS, thresholds, strict=True)}, f"from {len(labels)} faces")
+    thresholds = choose(*chances_and_labels(predictor, faces, args.faces))
+    print({f"AU{k}": t for k, t in zip(AUS, thresholds, strict=True)})
     args.out.mkdir(parents=True, exist_ok=True)
     for file in args.model.iterdir():
         if file.suffix in (".safetensors", ".json"):

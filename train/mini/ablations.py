@@ -1,0 +1,174 @@
+"""The paper's ablations at the mini's size: Tables 3 and 4, Figures 5 and 6, with seeds and spread.
+
+Run as:
+
+    python -m train.mini.ablations --packs PACKS --vision runs/vision/vision.pt --out runs/ablations
+
+Every variant starts from the same eyes, as the paper's start from one CLIP, and from a language
+model that knows nothing; what the variant lacks is left out, and the rest is tuned for the same
+number of steps on the same faces. Measured are what it writes about FER+'s valid split and CK+:
+accuracy and mean recall of the expression, mean F1 of the action units, with thresholds fixed on
+other FER+ faces against the labeller. Finished runs are kept in OUT: run again to go on, or only to
+print the table. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from feallm import Predictor
+from feallm.facs import AUS, EXPRESSIONS, parse_analysis
+from train.metrics import accuracy, f1, mean_recall
+from train.mini.assemble import assemble
+from train.mini.faces import Faces
+from train.mini.thresholds import chances_and_labels, choose
+from train.mini.tokenizer import train_tokenizer
+from train.train import TrainConfig, train
+
+VOCABULARY, CONVERSATIONS = 2048, 5_000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: what differs from the whole model, in its configuration and in its data."""
+
+    name: str
+    paper: str
+    """Where the paper shows the same comparison."""
+    config: dict = field(default_factory=dict)
+    kinds: str = "eamsr"
+    """Turns it is tuned on (`train.mini.instruct`): e s summary, a m movement, r reasoning."""
+
+
+WHOLE = Variant("whole model", "all")
+VARIANTS = (
+    WHOLE,
+    Variant("without LCA", "Table 4", {"use_lca": False}),
+    Variant("without MPP", "Table 4", {"use_mpp": False}),
+    Variant("without LCA and MPP", "Table 4", {"use_lca": False, "use_mpp": False}),
+    Variant("summary only", "Table 3", kinds="es"),
+    Variant("movement only", "Table 3", kinds="am"),
+    Variant("summary and movement", "Table 3", kinds="eams"),
+    Variant("crops: edges only", "Figure 5", {"crop_groups": ("edge_half", "edge_three_quarters")}),
+    Variant(
+        "crops: corners only", "Figure 5", {"crop_groups": ("corner_half", "corner_three_quarters")}
+    ),
+    Variant("crops: halves only", "Figure 5", {"crop_groups": ("edge_half", "corner_half")}),
+    Variant(
+        "crops: three quarters only",
+        "Figure 5",
+        {"crop_groups": ("edge_three_quarters", "corner_three_quarters")},
+    ),
+    Variant("MPP without shallow features", "Figure 6", {"mpp_shallow": False}),
+    Variant("MPP without local features", "Figure 6", {"mpp_local": False}),
+)
+SCORES = ("FER+ accuracy", "FER+ mean recall", "CK+ mean recall", "CK+ mean F1 of the AUs")
+
+
+def stage(variant: Variant, steps: int, seed: int) -> TrainConfig:
+    """Return the one stage every variant is tuned by."""
+    rates = {
+        "model.language_model": 1e-3,
+        "model.multi_modal_projector": 1e-3,
+        "model.lca": 4e-4,
+        "model.mpp": 4e-4,
+    }
+    absent = {"model.lca": "use_lca", "model.mpp": "use_mpp"}
+    return TrainConfig(
+        learning_rates={
+            k: v for k, v in rates.items() if variant.config.get(absent.get(k, ""), True)
+        },
+        max_steps=steps,
+        batch_size=32,
+        warmup_steps=40,
+        weight_decay=0.01,
+        length_power=0.5,
+        kinds=variant.kinds,
+        seed=seed,
+    )
+
+
+def read(predictor: Predictor, faces: Faces, count: int) -> dict[str, np.ndarray]:
+    """Return what the model writes of about `count` faces, and the truth."""
+    rows = range(0, len(faces), max(1, len(faces) // count))
+    said, units = [], []
+    for i in rows:
+        reading = predictor.analyse(faces.picture(i), texts=False)
+        said.append(EXPRESSIONS.index(parse_analysis(reading.summary).expression))
+        active = parse_analysis(reading.movements).aus
+        units.append([k in active for k in AUS])
+    return {"said": np.array(said), "truth": faces.majority()[list(rows)], "units": np.array(units)}
+
+
+def measure(model: Path, packs: Path, variant: Variant, count: int) -> dict[str, float | None]:
+    """Return the scores of one trained variant; None where it never learned to answer."""
+    predictor = Predictor(model)
+    ferplus = Faces(packs, "valid", sets=("ferplus",))
+    ckplus = Faces(packs, "valid", sets=("ckplus_validation",))
+    knows_units, knows_expressions = "a" in variant.kinds, "e" in variant.kinds
+    if knows_units:
+        predictor.model.config.action_unit_thresholds = choose(
+            *chances_and_labels(predictor, ferplus, count // 3)
+        )
+    wild, posed = read(predictor, ferplus, count), read(predictor, ckplus, len(ckplus))
+    coded = ckplus.coded_units()
+    scores = (
+        accuracy(wild["truth"], wild["said"]),
+        mean_recall(wild["truth"], wild["said"], len(EXPRESSIONS)),
+        mean_recall(posed["truth"], posed["said"], len(EXPRESSIONS)),
+        float(np.mean([f1(coded[:, k], posed["units"][:, k]) for k in range(len(AUS))])),
+    )
+    known = (knows_expressions,) * 3 + (knows_units,)
+    return {n: s if k else None for n, s, k in zip(SCORES, scores, known, strict=True)}
+
+
+def run(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, float | None]:
+    """Train and measure one variant with one seed, or read what an earlier run measured."""
+    folder = args.out / variant.name.replace(" ", "-").replace(":", "") / str(seed)
+    kept = folder / "scores.json"
+    if not kept.is_file():
+        tokenizer = train_tokenizer(VOCABULARY, CONVERSATIONS, seed=0)
+        model, processor = assemble(args.vision, tokenizer, seed, **variant.config)
+        config = stage(variant, args.steps, seed)
+        train(model, processor, config, Faces(args.packs, "train"), folder)
+        kept.write_text(json.dumps(measure(folder / "final", args.packs, variant, args.faces)))
+    return json.loads(kept.read_text())
+
+
+def cell(values: list[float | None]) -> str:
+    """Return "72.1 ± 0.8" (mean and standard deviation over seeds), or "" for no answer."""
+    if None in values:
+        return ""
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--packs", type=Path, required=True)
+    parser.add_argument("--vision", type=Path, required=True, help="vision.pt of train.mini.vision")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--faces", type=int, default=700, help="FER+ valid faces to read")
+    parser.add_argument("--only", nargs="*", help="names of variants; default: all")
+    args = parser.parse_args()
+    chosen = [v for v in VARIANTS if not args.only or v.name in args.only]
+    table = {v.name: [] for v in chosen}
+    for seed in range(args.seeds):  # all variants of one seed first: a table is there early
+        for variant in chosen:
+            table[variant.name].append(run(variant, seed, args))
+    print(f"| variant | paper | {' | '.join(SCORES)} |")
+    print("|---|---|" + "---|" * len(SCORES))
+    for variant in chosen:
+        cells = [cell([scores[n] for scores in table[variant.name]]) for n in SCORES]
+        print(f"| {variant.name} | {variant.paper} | {' | '.join(cells)} |")
+    print(json.dumps({"steps": args.steps, "seeds": args.seeds, "scores": table}))
+
+
+if __name__ == "__main__":
+    main()
