@@ -2,7 +2,7 @@ r"""Fix the thresholds of the action units and ship the weights.
 
 Run as:
 
-    python -m train.mini.thresholds --packs PACKS --model runs/finish/final \
+    python -m train.mini.thresholds --packs PACKS --model runs/instruct/final \
         --out assets/feallm-mini
 
 The model's probabilities of rare units seldom pass one half. Each threshold is the one with the

@@ -27,6 +27,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from feallm.modeling import FEALLMForConditionalGeneration
 from train.metrics import mean_recall
 from train.mini.faces import POINTS, Augment, Faces
+from train.mini.prepare import SETS
 from train.mini.sizes import MEAN, STD, mini_config
 
 NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
@@ -162,6 +163,12 @@ class VisionTrainer(Trainer):
         return WeightedRandomSampler(weights, len(weights), generator=generator)
 
 
+def kept_aside(packs: Path) -> dict[str, Faces]:
+    """Return the validation faces of each set that is there and has some."""
+    names = ("ferplus", "expw", "ckplus_validation")
+    return {n: Faces(packs, "valid", (n,)) for n in names if (packs / f"{n}.npz").is_file()}
+
+
 def metrics(prediction) -> dict[str, float]:
     """Accuracy of each head and of their mean on the validation faces."""
     said, truth = prediction.predictions
@@ -174,6 +181,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sets", nargs="*", default=SETS, choices=SETS, help="sets to train on")
+    parser.add_argument("--colour", action="store_true", help="do not turn faces grey")
     parser.add_argument("--part", choices=("lca", "all"), default="all")
     parser.add_argument("--start", type=Path, help="vision.pt of an earlier run to start from")
     parser.add_argument("--epochs", type=float, default=16)
@@ -198,7 +207,7 @@ def main() -> None:
             mean=MEAN,
             std=STD,
             train=split == "train",
-            greyscale=True,
+            greyscale=not args.colour,
         )
         for split in ("train", "valid")
     }
@@ -241,8 +250,8 @@ def main() -> None:
             dataloader_num_workers=0,
         ),
         data_collator=Collate(),
-        train_dataset=Faces(args.packs, "train"),
-        eval_dataset=Faces(args.packs, "valid", sets=("ferplus",)),
+        train_dataset=Faces(args.packs, "train", tuple(args.sets)),
+        eval_dataset=kept_aside(args.packs),
         compute_metrics=metrics,
     )
     checkpoint = get_last_checkpoint(str(args.out)) if args.out.is_dir() else None
