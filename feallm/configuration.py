@@ -10,6 +10,8 @@ from transformers import LlamaConfig, LlavaConfig
 CROP_GROUPS = ("edge_half", "edge_three_quarters", "corner_half", "corner_three_quarters")
 """The four groups of local crops the paper's Figure 5 ablates."""
 
+NORMS = ("group", "batch", "none")
+
 
 class FEALLMConfig(LlavaConfig):
     """Sizes and switches of a FEALLM; every field not listed here is `LlavaConfig`'s.
@@ -21,6 +23,8 @@ class FEALLMConfig(LlavaConfig):
             the width of a clue. The paper has four stages of 64.
         lca_depths: convolutions in each stage; those after the first are residual (the paper: 1).
         lca_crop_embedding: tell the clues apart by a learned embedding (ours; see `lca`).
+        lca_norm: after each convolution of the LCA: "group" (ours: a batch of one or two faces is
+            no sample), "batch", or "none", where batch norms were folded into the convolutions.
         lca_dropout: dropout on the clues while training.
         use_lca: off, there is no local token and nothing local in the fusion (ablation).
         use_mpp: off, the projector is LLaVA's: its MLP on the deep features (ablation).
@@ -45,6 +49,7 @@ class FEALLMConfig(LlavaConfig):
     lca_channels: list[int] | tuple[int, ...] = (64, 64, 64, 64)
     lca_depths: list[int] | tuple[int, ...] = (1, 1, 1, 1)
     lca_crop_embedding: bool = False
+    lca_norm: str = "group"
     lca_dropout: float = 0.0
     use_lca: bool = True
     use_mpp: bool = True
@@ -85,7 +90,9 @@ class FEALLMConfig(LlavaConfig):
             )
         if self.use_lca and not self.crop_groups:
             raise ValueError("use_lca needs at least one of the crop_groups.")
-        if any(width % 8 for width in self.lca_channels):
+        if self.lca_norm not in NORMS:
+            raise ValueError(f"lca_norm is {self.lca_norm!r}: one of {NORMS}.")
+        if self.lca_norm == "group" and any(width % 8 for width in self.lca_channels):
             raise ValueError(
                 f"lca_channels {self.lca_channels} must be multiples of 8 (GroupNorm)."
             )

@@ -20,17 +20,33 @@ class ClueMap(nn.Linear):
     """A query, key or value map of the LCA; starts as the identity: clues attend by likeness."""
 
 
+NORMS = {
+    "group": lambda channels: nn.GroupNorm(8, channels),
+    "batch": nn.BatchNorm2d,
+    "none": lambda channels: nn.Identity(),
+}
+"""Normalisation after each convolution; without any, the convolutions have a bias."""
+
+
 class ConvStage(nn.Module):
     """Halve the side with one convolution, then refine with `depth - 1` residual ones."""
 
-    def __init__(self, in_channels: int, out_channels: int, depth: int):
+    def __init__(self, in_channels: int, out_channels: int, depth: int, norm: str):
         super().__init__()
-        self.reduce = ClueConv(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
-        self.reduce_norm = nn.GroupNorm(8, out_channels)
+        make_norm, options = NORMS[norm], {"padding": 1, "bias": norm == "none"}
+        self.reduce = ClueConv(in_channels, out_channels, 3, stride=2, **options)
+        self.reduce_norm = make_norm(out_channels)
         self.refine = nn.ModuleList(
-            ClueConv(out_channels, out_channels, 3, padding=1, bias=False) for _ in range(depth - 1)
+            ClueConv(out_channels, out_channels, 3, **options) for _ in range(depth - 1)
         )
-        self.refine_norm = nn.ModuleList(nn.GroupNorm(8, out_channels) for _ in range(depth - 1))
+        self.refine_norm = nn.ModuleList(make_norm(out_channels) for _ in range(depth - 1))
+
+    def convolutions(self) -> list[tuple[ClueConv, nn.Module]]:
+        """Return each convolution with the norm that follows it."""
+        return [
+            (self.reduce, self.reduce_norm),
+            *zip(self.refine, self.refine_norm, strict=True),
+        ]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.reduce_norm(self.reduce(x)))  # (n, out, h / 2, w / 2)
@@ -47,6 +63,7 @@ class LocalClueAggregator(nn.Module):
         channels: output channels of each convolution stage; the last is D_c.
         hidden_size: D_t, the width of the local token.
         depths: convolutions in each stage.
+        norm: a key of `NORMS`.
         crop_embedding: add to each clue which crop it comes from (ours). Without it the first
             attention is nearly uniform, and sixteen equal means hide what the single crops saw.
         dropout: dropout on the clues while training.
@@ -61,13 +78,14 @@ class LocalClueAggregator(nn.Module):
         hidden_size: int,
         crop_embedding: bool = False,
         dropout: float = 0.0,
+        norm: str = "group",
     ):
         super().__init__()
         width = channels[-1]
         self.num_crops = num_crops
         self.stages = nn.Sequential(
             *(
-                ConvStage(*sizes)
+                ConvStage(*sizes, norm)
                 for sizes in zip([3, *channels[:-1]], channels, depths, strict=True)
             )
         )

@@ -37,6 +37,8 @@ def _start_weights(module: nn.Module) -> bool:
     if isinstance(module, ClueConv):
         # transformers' normal(0.02) would shrink the pooled clue to a few thousandths
         init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            init.zeros_(module.bias)
     elif isinstance(module, ClueMap):
         init.eye_(module.weight)
     elif isinstance(module, LocalClueAggregator):
@@ -77,6 +79,7 @@ class FEALLMModel(LlavaModel):
                 hidden_size=config.text_config.hidden_size,
                 crop_embedding=config.lca_crop_embedding,
                 dropout=config.lca_dropout,
+                norm=config.lca_norm,
             )
         if config.use_mpp:
             self.mpp = MultiPerspectiveProjector(

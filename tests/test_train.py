@@ -12,7 +12,9 @@ import torch
 from sklearn import metrics as reference
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from feallm import FEALLMForConditionalGeneration
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis, supporting
+from feallm.lca import LocalClueAggregator
 from feallm.predictor import Reading
 from train import agreement, metrics
 from train.fea import questions, talk, writer
@@ -21,7 +23,9 @@ from train.mini.assemble import assemble
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import KINDS, converse, draw_facts, draw_plan, random_conversation
 from train.mini.prepare import CANVAS, Source, read_rows
+from train.mini.sizes import mini_config
 from train.mini.tokenizer import train_tokenizer
+from train.mini.vision import VisionTask
 from train.train import StageTrainer, TrainConfig, answer_weights, choose_trainable, read_config
 
 ROOT = Path(__file__).parent.parent
@@ -359,3 +363,25 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
     changed = [k for k in old if not torch.equal(old[k], new[k])]
     moved = {k.split(".")[1] for k in changed if k != "lm_head.weight"}  # tied to the embedding
     assert moved == {"language_model", "lca"}
+
+
+def test_folded_norms_and_a_standardised_token_change_nothing_but_the_scale():
+    torch.manual_seed(0)
+    config = mini_config(vocab_size=300, lca_norm="batch", lca_dropout=0.0)
+    task = VisionTask(FEALLMForConditionalGeneration(config), "lca")
+    crops = torch.randn(40, 16, 3, 32, 32)
+    for _ in range(60):  # the running averages settle
+        task.predict(None, crops)
+    task.eval()
+    before = task.model.lca(crops)[1][:, 0]
+    task.fold_norms()
+    torch.testing.assert_close(task.model.lca(crops)[1][:, 0], before, atol=1e-3, rtol=1e-3)
+    bare = mini_config(vocab_size=300)
+    LocalClueAggregator(
+        num_crops=16, channels=bare.lca_channels, depths=bare.lca_depths, hidden_size=256,
+        crop_embedding=True, norm="none",
+    ).load_state_dict(task.model.lca.state_dict())  # fmt: skip
+    task.standardise_token()
+    after = task.model.lca(crops)[1][:, 0]
+    torch.testing.assert_close(after.mean(0), torch.zeros(256), atol=0.1, rtol=0)
+    torch.testing.assert_close(after.std(0), torch.ones(256), atol=0.1, rtol=0)

@@ -47,6 +47,7 @@ def mini_config(vocab_size: int, **changes) -> FEALLMConfig:
         "lca_channels": (32, 64, 128, 256),
         "lca_depths": (1, 2, 2, 2),
         "lca_crop_embedding": True,
+        "lca_norm": "none",  # the vision stage trains batch norms and folds them
         "lca_dropout": 0.1,
         "mpp_shallow_layers": (1, 2, 3, 4),
         "mpp_num_heads": 6,
