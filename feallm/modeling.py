@@ -98,6 +98,15 @@ class FEALLMModel(LlavaModel):
         if not _start_weights(module):
             super()._init_weights(module)
 
+    def deep_and_shallow(
+        self, pixel_values: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the vision tower's F_L (B, N, D_v) and F_s, shallowest first, each (B, N, D_v)."""
+        hidden = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
+        patches = [h[:, 1:] for h in hidden]  # the class token is dropped: N patches
+        shallow = [patches[k] for k in self.config.mpp_shallow_layers]
+        return patches[self.config.vision_feature_layer], shallow
+
     def fuse(
         self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor | None
     ) -> dict[str, torch.Tensor | dict]:
@@ -116,9 +125,7 @@ class FEALLMModel(LlavaModel):
             ValueError: the LCA is on and no local crops are given.
         """
         config = self.config
-        hidden = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
-        patches = [h[:, 1:] for h in hidden]  # the class token is dropped: N patches
-        deep = patches[config.vision_feature_layer]
+        deep, shallow = self.deep_and_shallow(pixel_values)
         clues = token = attention = None
         if config.use_lca:
             if pixel_values_local is None:
@@ -126,7 +133,6 @@ class FEALLMModel(LlavaModel):
             clues, token, attention = self.lca(pixel_values_local)
         features, looks = deep, {}
         if config.use_mpp:
-            shallow = [patches[k] for k in config.mpp_shallow_layers]
             features, looks = self.mpp(deep, shallow, clues)
         return {
             "features": features,

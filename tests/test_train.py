@@ -341,8 +341,12 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
         )
         assert done.returncode == 0, done.stderr[-3000:]
 
-    vision, start, final = tmp_path / "vision", tmp_path / "start", tmp_path / "stage"
-    run("train.mini.vision", "--packs", packs, "--out", vision, "--max-steps", "2", "--batch", "4")
+    start, final, options = tmp_path / "start", tmp_path / "stage", []
+    for part in ("lca", "tower", "mpp"):
+        vision = tmp_path / part
+        options += ["--part", part, "--out", vision, "--max-steps", "2", "--batch", "4"]
+        run("train.mini.vision", "--packs", packs, *options)
+        options = ["--start", vision / "vision.pt"]
     run(
         "train.mini.assemble",
         "--vision",
