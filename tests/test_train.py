@@ -16,7 +16,7 @@ from feallm import FEALLMForConditionalGeneration
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis, supporting
 from feallm.lca import LocalClueAggregator
 from feallm.predictor import Reading
-from train import agreement, metrics
+from train import agreement, figures, metrics
 from train.fea import questions, talk, writer
 from train.mini import ablations, twins
 from train.mini.assemble import assemble
@@ -389,3 +389,15 @@ def test_folded_norms_and_a_standardised_token_change_nothing_but_the_scale():
     after = task.model.lca(crops)[1][:, 0]
     torch.testing.assert_close(after.mean(0), torch.zeros(256), atol=0.1, rtol=0)
     torch.testing.assert_close(after.std(0), torch.ones(256), atol=0.1, rtol=0)
+
+
+def test_figures_go_between_the_marks_and_nowhere_else(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")
+    figures.insert(page, "| new |")
+    figures.insert(page, "| newer |")
+    assert page.read_text() == "before\n<!-- figures -->\n| newer |\n<!-- /figures -->\nafter\n"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="has no"):
+        figures.insert(page, "x")
+    assert figures.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"

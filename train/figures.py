@@ -1,0 +1,127 @@
+"""Write measured figures into the README and the model card, between their marks.
+
+Run as:
+
+    python -m train.evaluate --data DATA | tee evaluation.txt
+    python -m benchmarks.mini | tee benchmark.txt
+    python -m train.figures evaluation.txt benchmark.txt
+
+Both files end in one JSON line, and nothing else is read from them.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from feallm.facs import EXPRESSIONS
+from feallm.predictor import MINI
+from train.fea.questions import HELD_OUT
+
+README = Path(__file__).parent.parent / "README.md"
+CARD = MINI / "README.md"
+MARKS = ("<!-- figures -->", "<!-- /figures -->")
+SETS = {
+    "ferplus": "FER+ valid",
+    "ckplus_validation": "CK+",
+    "expw": "ExpW, every fifth photo",
+}
+
+
+def last_json(path: Path) -> dict:
+    """Return the object in a file's last line."""
+    return json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1])
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def overview(results: dict) -> str:
+    """One line for each set: what was asked of the text, and how often it was right."""
+    head = ["set", "faces", "expression accuracy", "mean recall", "calibration error"]
+    rows = []
+    for name, title in SETS.items():
+        if name in results:
+            r = results[name]
+            units = f"{r['au_mean_f1']:.3f}" if "au_mean_f1" in r else ""
+            rows.append(
+                [title, f"{r['faces']:,}", f"{r['accuracy']:.1%}", f"{r['mean_recall']:.1%}"]
+                + [f"{r['calibration_error']:.3f}", units, f"{r['agreement']['share']:.1%}"]
+            )
+    return table([*head, "mean F1 of 12 action units", "texts agree with the decision"], rows)
+
+
+def per_class(results: dict) -> str:
+    """Recall of each expression on each set."""
+    rows = [
+        [title, *(f"{results[n]['recall'].get(e, float('nan')):.0%}" for e in EXPRESSIONS)]
+        for n, title in SETS.items()
+        if n in results
+    ]
+    return table(["recall", *EXPRESSIONS], rows)
+
+
+def per_unit(result: dict) -> str:
+    """F1 of each action unit."""
+    f1 = result["au_f1"]
+    return table(["F1 on CK+", *f1], [["", *(f"{v:.2f}" for v in f1.values())]])
+
+
+def confusion(title: str, result: dict) -> str:
+    """What was said (columns) of what was true (rows)."""
+    rows = [
+        [f"**{e}**", *map(str, row[: len(EXPRESSIONS)])]
+        for e, row in zip(EXPRESSIONS, result["confusion"], strict=True)
+    ]
+    return table([f"{title}: truth, then said", *EXPRESSIONS], rows)
+
+
+def timing(benchmark: dict) -> str:
+    """One sentence on speed."""
+    return (
+        f"`python -m benchmarks.mini`, {benchmark['threads']} CPU cores, {benchmark['dtype']}: "
+        f"{benchmark['analysis_s']:.2f} s for the whole analysis of a face, "
+        f"{benchmark['first_words_s']:.2f} s to the first words of a chat answer (medians)."
+    )
+
+
+def asked(paraphrases: dict) -> str:
+    """One sentence on the held-out questions."""
+    count = sum(map(len, HELD_OUT.values()))
+    return (
+        f"The {count} held-out paraphrases, put to {paraphrases['faces']} faces, were answered in "
+        f"kind {paraphrases['share']:.1%} of the time."
+    )
+
+
+def insert(path: Path, text: str) -> None:
+    """Put the text between a file's marks.
+
+    Raises:
+        ValueError: the file has no such marks.
+    """
+    before, start, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not start or not end:
+        raise ValueError(f"{path} has no {MARKS[0]} ... {MARKS[1]}.")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("evaluation", type=Path)
+    parser.add_argument("benchmark", type=Path)
+    args = parser.parse_args()
+    results, benchmark = last_json(args.evaluation), last_json(args.benchmark)
+    short = [overview(results), asked(results["paraphrases"]) + " " + timing(benchmark)]
+    command = "`python -m train.evaluate --data DATA`, read back from the generated text:"
+    insert(README, "\n\n".join([command, *short]))
+    details = [per_class(results), per_unit(results["ckplus_validation"])]
+    details += [confusion(SETS[n], results[n]) for n in SETS if n in results]
+    insert(CARD, "\n\n".join([command, *short, *details]))
+
+
+if __name__ == "__main__":
+    main()
