@@ -1,8 +1,10 @@
 """Training: what the data says, what the texts say, and every stage run for real, briefly."""
 
+import json
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -401,3 +403,28 @@ def test_figures_go_between_the_marks_and_nowhere_else(tmp_path):
     with pytest.raises(ValueError, match="has no"):
         figures.insert(page, "x")
     assert figures.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+@pytest.mark.slow
+def test_a_killed_stage_goes_on_where_its_last_checkpoint_was(tmp_path):
+    packs, out = made_packs(tmp_path), tmp_path / "lca"
+    command = [sys.executable, "-m", "train.mini.vision", "--packs", packs, "--out", out]
+    command += ["--part", "lca", "--max-steps", "40", "--save-steps", "5", "--batch", "8"]
+    command = list(map(str, command))
+    running = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+    deadline = time.monotonic() + 300
+    while not (out / "checkpoint-10" / "trainer_state.json").is_file():
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    running.kill()
+    running.wait()
+    assert not (out / "vision.pt").exists()
+    reached = max(int(c.name.split("-")[1]) for c in out.glob("checkpoint-*"))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = json.loads((out / "checkpoint-40" / "trainer_state.json").read_text())
+    logged = [entry["step"] for entry in state["log_history"] if "loss" in entry]
+    assert state["global_step"] == 40 and (out / "vision.pt").is_file()
+    assert reached < 40 and logged == sorted(set(logged))  # nothing was done twice

@@ -46,6 +46,8 @@ class TrainConfig:
     length_power: float = 0.0
     """An answer counts by its length to the power of 1 minus this: 0 weighs all tokens alike, as
     LLaVA does, 1 all answers, so that one word decides as much as a paragraph."""
+    save_steps: int = 200
+    """Steps between checkpoints."""
     seed: int = 0
     """Of the data, its augmentation and the texts."""
 
@@ -175,7 +177,7 @@ def train(
             lr_scheduler_type="cosine",
             bf16=True,
             use_cpu=not torch.cuda.is_available(),
-            save_steps=200,
+            save_steps=config.save_steps,
             save_total_limit=2,
             logging_steps=10,
             report_to=["tensorboard"],

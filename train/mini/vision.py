@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="1e-3 suits the tower")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-steps", type=int, default=300, help="steps between checkpoints")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop early, to try things out")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -223,7 +224,7 @@ def main() -> None:
             use_cpu=not torch.cuda.is_available(),
             eval_strategy="steps",
             eval_steps=600,
-            save_steps=300,
+            save_steps=args.save_steps,
             save_total_limit=2,
             logging_steps=20,
             report_to=["tensorboard"],

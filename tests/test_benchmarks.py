@@ -1,0 +1,23 @@
+"""The benchmark runs, and its steps are parts of the whole."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_mini_benchmark_ends_in_one_json_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.mini", "--faces", "2"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["faces"] == 2 and result["input"] == "noise"
+    assert all(seconds > 0 for seconds in result["steps_s"].values())
+    assert 0 < result["first_words_s"] <= result["chat_answer_s"]
+    assert result["analysis_s"] <= result["analysis_slowest_s"]
