@@ -143,6 +143,11 @@ def face_of_crop(picture: Image.Image, size: int) -> Image.Image:
     Whether there is a face is not asked. MTCNN only looks for its landmarks; where it finds none
     in the picture's middle, the whole picture is taken.
     """
+    return draw(picture, place_crop(picture, size), size)
+
+
+def place_crop(picture: Image.Image, size: int) -> np.ndarray:
+    """Return the (2, 3) map from a picture that is one face to `face_of_crop`'s square."""
     scale = CROP_SIDE / max(picture.size)
     small = picture.resize(
         [max(1, round(s * scale)) for s in picture.size], Image.Resampling.BICUBIC
@@ -152,16 +157,21 @@ def face_of_crop(picture: Image.Image, size: int) -> Image.Image:
         centre = (np.array(face.box[:2]) + face.box[2:]) / 2
         if (abs(centre - middle) < middle / 2).all() and face.side > CROP_SIDE / 3:
             to_picture = np.array([[1 / scale, 0, 0], [0, 1 / scale, 0]])
-            return align_face(picture, _move(face, to_picture, picture.size), size)
-    return whole_picture(picture, size)
+            face = _move(face, to_picture, picture.size)
+            return similarity(face.landmarks, template_for(size))
+    return _place_whole(picture, size)
 
 
 def whole_picture(photo: Image.Image, size: int) -> Image.Image:
     """Return a picture that is one face already as a square of `size` pixels, edges repeated."""
+    return draw(photo, _place_whole(photo, size), size)
+
+
+def _place_whole(photo: Image.Image, size: int) -> np.ndarray:
     side = max(photo.size)
     scale = size / side
     x0, y0 = (photo.width - side) / 2, (photo.height - side) / 2
-    return draw(photo, np.array([[scale, 0, -x0 * scale], [0, scale, -y0 * scale]]), size)
+    return np.array([[scale, 0, -x0 * scale], [0, scale, -y0 * scale]])
 
 
 def draw(photo: Image.Image, to_square: np.ndarray, size: int) -> Image.Image:

@@ -185,6 +185,7 @@ def made_packs(folder: Path, count: int = 48) -> Path:
         grey=np.ones(count, bool),
         points=rng.uniform(30, 110, (count, 478, 2)).astype(np.float32),
         blendshapes=rng.random((count, 52), dtype=np.float32),
+        used=np.tile(np.array([[1, 0, 24], [0, 1, 24]], np.float32), (count, 1, 1)),
         frame=np.tile(np.array([[1, 0, 24], [0, 1, 24]], np.float32), (count, 1, 1)),
         found=np.arange(count) % 10 != 0,
         votes=votes,

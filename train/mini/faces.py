@@ -1,8 +1,8 @@
 """The packed faces as a dataset, and the augmentation that turns canvases into model inputs.
 
-One augmentation serves every stage. It draws each face once aligned, as `faces.align_face` would,
-or once as an unaligned crop, as `--face-crop` gets them, and then lives through what uploads do to
-pictures: turned, shifted, tinted, greyed, blurred, made small, darkened, covered.
+One augmentation serves every stage. It draws each face aligned by MediaPipe's points, or as our own
+detector aligns it, or as an unaligned crop, and then lives through what uploads do to pictures:
+turned, shifted, tinted, greyed, blurred, made small, darkened, covered.
 """
 
 from pathlib import Path
@@ -34,6 +34,7 @@ MIRRORED_BLENDSHAPES = (
 """Left and right partners in MediaPipe's list of 52."""
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 """Pillow's weights of red, green and blue in a grey picture."""
+PACKED = ("canvas", "frame", "used", "votes", "blendshapes", "points")
 POINTS = tuple(range(0, 478, 7))
 """The face points the side task predicts: every seventh of the 478."""
 
@@ -46,9 +47,9 @@ def grey(canvas: torch.Tensor) -> torch.Tensor:
 class Faces(Dataset):
     """Packed faces of one split with their labels.
 
-    An item is a dict: `canvas` (144, 144, 1 or 3) uint8, `frame` (2, 3), `votes` (7,) summing to 1,
-    `aus` (12,) in [0, 1], `blendshapes` (52,), `points` (P, 2) on the canvas, `found` (whether the
-    last three mean anything), `aligned` (False: the unaligned crop is the only one there is).
+    An item is a dict: `canvas` (144, 144, 1 or 3) uint8, `frame` and `used` (2, 3) maps (see
+    `prepare.pack_face`), `votes` (7,) of sum 1, `aus` (12,) in [0, 1], `blendshapes` (52,),
+    `points` (P, 2) on the canvas, `found` (whether the last three mean anything).
     """
 
     def __init__(self, packs: Path, split: str, sets: tuple[str, ...] = SETS):
@@ -78,7 +79,7 @@ class Faces(Dataset):
     def __getitem__(self, i: int) -> dict[str, np.ndarray | bool]:
         part, k = self.index[i]
         pack = self.parts[part]
-        item = {n: pack[n][k] for n in ("canvas", "frame", "votes", "blendshapes", "points")}
+        item = {n: pack[n][k] for n in PACKED}
         return item | {"aus": pack["levelled"][k], "found": bool(pack["found"][k]), "index": i}
 
     def picture(self, i: int) -> Image.Image:
@@ -109,16 +110,28 @@ class Augment:
         size: side of the aligned face in pixels.
         crop_size, crop_groups: the model's local crops.
         mean, std: the processor's normalisation, three numbers each.
+        used: share of faces drawn as the detector in use aligns them.
         unaligned: share of faces drawn as unaligned crops.
         greyscale: take the colour out, as the processor's `greyscale` does.
     """
 
     def __init__(
-        self, *, size, crop_size, crop_groups, mean, std, train, unaligned=0.15, greyscale=False
+        self,
+        *,
+        size,
+        crop_size,
+        crop_groups,
+        mean,
+        std,
+        train,
+        used=0.45,
+        unaligned=0.1,
+        greyscale=False,
     ):
         self.size, self.crop_size, self.crop_groups = size, crop_size, crop_groups
         self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
-        self.train, self.unaligned, self.greyscale = train, unaligned, greyscale
+        self.train, self.greyscale = train, greyscale
+        self.used, self.unaligned = used, unaligned
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         canvases = [torch.from_numpy(i["canvas"]).permute(2, 0, 1) for i in items]
@@ -173,12 +186,15 @@ class Augment:
         place = aligned.repeat(n, 1, 1)
         if not self.train:
             return place, torch.zeros(n, dtype=torch.bool)
-        frames = torch.from_numpy(np.stack([i["frame"] for i in items]))
-        frames = torch.cat(
-            [frames * torch.tensor([96 / size, 96 / size, 1.0]), place[:, 2:]], dim=1
-        )
-        raw = torch.rand(n) < self.unaligned
-        place = torch.where(raw[:, None, None], frames, place)
+        drawn = torch.rand(n)
+        for kind, low, high in (
+            ("frame", 0.0, self.unaligned),
+            ("used", self.unaligned, self.unaligned + self.used),
+        ):
+            maps = torch.from_numpy(np.stack([i[kind] for i in items]))
+            maps = maps * torch.tensor([96 / size, 96 / size, 1.0])
+            chosen = ((drawn >= low) & (drawn < high))[:, None, None]
+            place = torch.where(chosen, torch.cat([maps, place[:, 2:]], dim=1), place)
         flipped = torch.rand(n) < 0.5
         angle = torch.randn(n) * 0.08
         zoom = torch.exp(torch.randn(n) * 0.08)

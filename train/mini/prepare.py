@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from feallm.alignment import compose, similarity, template_for
-from feallm.faces import draw
+from feallm.alignment import compose, invert, similarity, template_for
+from feallm.faces import draw, place_crop
 
 CANVAS = 144
 """Side of a canvas in pixels: 1.5 times the 96 that the mini's aligned face measures."""
@@ -143,7 +143,8 @@ def pack_face(photo: Image.Image, box: tuple[float, float, float, float] | None,
     """Return canvas, points, blendshapes and framing of one picture's face.
 
     `frame` is the (2, 3) map from the 96-pixel square of the *unaligned* crop (the box, or the
-    whole picture) to the canvas; `found` tells whether there are points at all.
+    whole picture) to the canvas, `used` the same from the square `faces.face_of_crop` draws, so
+    that training meets the detector's own little errors; `found` tells whether there are points.
     """
     photo = photo.convert("RGB")
     box = box or (0, 0, *photo.size)
@@ -165,6 +166,9 @@ def pack_face(photo: Image.Image, box: tuple[float, float, float, float] | None,
     to_canvas = similarity(five, template_for(CANVAS, MARGIN))
     fx, fy, fside = square_around(box, 1.0)
     frame = compose(to_canvas, np.array([[fside / 96, 0, fx], [0, fside / 96, fy]]))
+    corner = [round(v) for v in box]
+    in_use = invert(place_crop(photo.crop(corner), 96))
+    in_use[:, 2] += corner[:2]
     canvas = np.asarray(draw(photo, to_canvas, CANVAS))
     return {
         "canvas": canvas,
@@ -172,11 +176,15 @@ def pack_face(photo: Image.Image, box: tuple[float, float, float, float] | None,
         "points": (points @ to_canvas[:, :2].T + to_canvas[:, 2]).astype(np.float32),
         "blendshapes": shapes.astype(np.float32),
         "frame": frame.astype(np.float32),
+        "used": compose(to_canvas, in_use).astype(np.float32),
         "found": found is not None,
     }
 
 
 def _pack_slice(data: Path, name: str, rows: list[Row], task: str) -> list[dict]:
+    import torch
+
+    torch.set_num_threads(1)  # there is a process for every core
     source = Source(data, name)
     return [pack_face(Image.open(io.BytesIO(source.read(r.file))), r.box, task) for r in rows]
 
@@ -200,7 +208,7 @@ def pack_set(data: Path, name: str, out: Path, workers: int) -> None:
         canvas=canvases,
         **{
             k: np.stack([p[k] for p in packed])
-            for k in ("grey", "points", "blendshapes", "frame", "found")
+            for k in ("grey", "points", "blendshapes", "frame", "used", "found")
         },
         votes=np.array([r.votes for r in rows], np.float32),
         split=np.array([r.split for r in rows]),
