@@ -1,12 +1,13 @@
 """Predictor: the whole path for one face, used by the page, the command line and the evaluation.
 
 An analysis asks the model two short questions and reads its own probabilities where the answers
-are written; then it writes the paper's three texts in one batch, each continuing what was decided,
+are written: the action units, and the expression both at once and after the units, for each tells
+of the other. Then it writes the paper's three texts in one batch, each continuing what was decided,
 so that texts and probabilities agree.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,12 +130,11 @@ class Predictor:
         the list of action units, and nothing; that is all an evaluation needs.
         """
         fused, embeds = self._encode(face)
-        probabilities = self._expression_probabilities(embeds)
-        expression = max(probabilities, key=probabilities.get)
         aus, chances = self._decide_action_units(
-            self._reader(prompts.ACTION_UNITS_QUESTION, embeds),
-            lambda k, chance: chance > self.thresholds[k],
+            embeds, lambda k, chance: chance > self.thresholds[k]
         )
+        probabilities = self._expression_probabilities(embeds, aus)
+        expression = max(probabilities, key=probabilities.get)
         openings = (f"{expression}.", prompts.list_action_units(aus), "")
         written = self._texts(embeds, expression, aus, openings) if texts else openings
         attention = fused["attention"]
@@ -156,8 +156,7 @@ class Predictor:
     def action_unit_chances(self, face: Image.Image, active: tuple[int, ...]) -> dict[int, float]:
         """Return P(unit | the units before it in `active`) of one face: for choosing thresholds."""
         _, embeds = self._encode(face)
-        reader = self._reader(prompts.ACTION_UNITS_QUESTION, embeds)
-        return self._decide_action_units(reader, lambda k, chance: k in active)[1]
+        return self._decide_action_units(embeds, lambda k, chance: k in active)[1]
 
     def stream(
         self,
@@ -214,6 +213,11 @@ class Predictor:
         return [
             {"role": "user", "content": prompts.EXPRESSION_QUESTION},
             {"role": "assistant", "content": f"{expression}."},
+            *self._known_units(aus),
+        ]
+
+    def _known_units(self, aus: tuple[int, ...]) -> list[Message]:
+        return [
             {"role": "user", "content": prompts.ACTION_UNITS_QUESTION},
             {"role": "assistant", "content": prompts.list_action_units(aus)},
         ]
@@ -221,20 +225,29 @@ class Predictor:
     def _words(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _reader(self, question: str, embeds: torch.Tensor) -> Reader:
-        ids, _ = self.processor.conversation([{"role": "user", "content": question}])
+    def _reader(
+        self, question: str, embeds: torch.Tensor, before: Sequence[Message] = ()
+    ) -> Reader:
+        ids, _ = self.processor.conversation([*before, {"role": "user", "content": question}])
         return Reader(self.model, ids, embeds)
 
-    def _expression_probabilities(self, embeds: torch.Tensor) -> dict[str, float]:
-        reader = self._reader(prompts.EXPRESSION_QUESTION, embeds)
-        masses = reader.masses([self._words(f"{e}.") for e in EXPRESSIONS])
-        total = sum(masses) or 1.0
-        return {e: m / total for e, m in zip(EXPRESSIONS, masses, strict=True)}
+    def _expression_probabilities(
+        self, embeds: torch.Tensor, aus: tuple[int, ...]
+    ) -> dict[str, float]:
+        """Geometric mean of the expression's probability asked at once and after the units."""
+        options = [self._words(f"{e}.") for e in EXPRESSIONS]
+        alone = self._reader(prompts.EXPRESSION_QUESTION, embeds)
+        after = self._reader(prompts.EXPRESSION_QUESTION, embeds, self._known_units(aus))
+        both = zip(alone.masses(options), after.masses(options), strict=True)
+        weights = [(a * b) ** 0.5 for a, b in both]
+        total = sum(weights) or 1.0
+        return {e: w / total for e, w in zip(EXPRESSIONS, weights, strict=True)}
 
     def _decide_action_units(
-        self, reader: Reader, decide: Callable[[int, float], bool]
+        self, embeds: torch.Tensor, decide: Callable[[int, float], bool]
     ) -> tuple[tuple[int, ...], dict[int, float]]:
         """Walk the ascending list: P(k | decided so far) = mass on "k next" / on k or later."""
+        reader = self._reader(prompts.ACTION_UNITS_QUESTION, embeds)
         active: tuple[int, ...] = ()
         chances: dict[int, float] = {}
         read = 0
@@ -264,13 +277,11 @@ class Predictor:
                 {"role": "assistant", "content": opening, "open": True},
             ]
 
+        known = self._known(expression, aus)
         talks = [
-            opened(prompts.SUMMARY_QUESTION, openings[0]),
+            [*known, *opened(prompts.SUMMARY_QUESTION, openings[0])],
             opened(prompts.MOVEMENT_QUESTION, openings[1]),
-            [
-                *self._known(expression, aus),
-                {"role": "user", "content": prompts.REASONING_QUESTION},
-            ],
+            [*known, {"role": "user", "content": prompts.REASONING_QUESTION}],
         ]
         answers = complete(
             self.model,

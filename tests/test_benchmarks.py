@@ -20,4 +20,6 @@ def test_the_mini_benchmark_ends_in_one_json_line():
     assert result["faces"] == 2 and result["input"] == "noise"
     assert all(seconds > 0 for seconds in result["steps_s"].values())
     assert 0 < result["first_words_s"] <= result["chat_answer_s"]
-    assert result["analysis_s"] <= result["analysis_slowest_s"]
+    # of two faces the median is the mean: the steps cannot take longer than the whole
+    assert sum(result["steps_s"].values()) <= result["analysis_s"] + 1e-3
+    assert sum(result["steps_s"].values()) > 0.8 * result["analysis_s"]

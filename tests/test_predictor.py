@@ -23,10 +23,10 @@ def reading(exact, portrait):
 
 
 @torch.inference_mode()
-def log_chance(predictor, reading, question: str, answer: str) -> float:
+def log_chance(predictor, reading, question: str, answer: str, before=()) -> float:
     """Log-probability of an answer's ids after a question, without any cache."""
     tokenizer = predictor.tokenizer
-    asked = [{"role": "user", "content": question}]
+    asked = [*before, {"role": "user", "content": question}]
     ids, _ = encode(asked, tokenizer, predictor.processor.num_image_tokens)
     words = tokenizer(answer, add_special_tokens=False)["input_ids"]
     embeds = embed(predictor.model, torch.tensor([ids + words]), reading.image_embeds)
@@ -41,9 +41,16 @@ def test_the_portrait_smiles_or_is_calm(reading):
 
 def test_expression_probabilities_are_the_language_models(exact, reading):
     question = prompts.EXPRESSION_QUESTION
-    masses = [
-        torch.tensor(log_chance(exact, reading, question, e)).exp() for e in EXPRESSIONS
-    ]  # each label is one token of the mini's tokenizer
+    units = [
+        {"role": "user", "content": prompts.ACTION_UNITS_QUESTION},
+        {"role": "assistant", "content": prompts.list_action_units(reading.aus)},
+    ]
+    # each label is one token of the mini's tokenizer
+    alone, after = (
+        torch.tensor([log_chance(exact, reading, question, e, before) for e in EXPRESSIONS])
+        for before in ([], units)
+    )
+    masses = ((alone + after) / 2).exp()
     for expression, mass in zip(EXPRESSIONS, masses, strict=True):
         expected = float(mass / sum(masses))
         assert reading.expression_probabilities[expression] == pytest.approx(expected, abs=1e-4)

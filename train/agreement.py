@@ -1,7 +1,8 @@
 """Does what the model writes agree with what it decided, and does it answer what was asked?
 
 Read from the text alone, by the format of an FEA answer: the label opens a summary, the list of
-action units opens a movement description, and a reasoning goes from units to the expression.
+action units opens a movement description, and a reasoning goes from units to the expression. The
+label or the list alone is a short answer and none of the three.
 """
 
 import re
@@ -13,8 +14,8 @@ from train.fea.writer import SIGNS
 
 _LABEL = "|".join(EXPRESSIONS)
 _KINDS = {
-    "summary": re.compile(rf"(?:{_LABEL})\."),
-    "movement": re.compile(re.escape(LIST_OPENING)),
+    "summary": re.compile(rf"(?:{_LABEL})\.\s+\S"),
+    "movement": re.compile(re.escape(LIST_OPENING) + r"[^.]*\.\s+\S"),
     "reasoning": re.compile(
         rf"(?:AU\d|No (?:single )?action unit|Brows,).*"
         rf"(?:(?:points? to|reads as|expression is) (?:{_LABEL})|less certain)\.$",

@@ -88,6 +88,7 @@ def evaluate_set(
     table = confusion(truth, said, len(EXPRESSIONS))
     result = {
         "faces": len(rows),
+        "with_expression": len(truth),
         "accuracy": accuracy(truth, said),
         "mean_recall": mean_recall(truth, said, len(EXPRESSIONS)),
         "calibration_error": calibration_error(truth == said, confidence),

@@ -43,13 +43,12 @@ def overview(results: dict) -> str:
     head = ["set", "faces", "expression accuracy", "mean recall", "calibration error"]
     rows = []
     for name, title in SETS.items():
-        if name in results:
-            r = results[name]
-            units = f"{r['au_mean_f1']:.3f}" if "au_mean_f1" in r else ""
-            rows.append(
-                [title, f"{r['faces']:,}", f"{r['accuracy']:.1%}", f"{r['mean_recall']:.1%}"]
-                + [f"{r['calibration_error']:.3f}", units, f"{r['agreement']['share']:.1%}"]
-            )
+        r = results[name]
+        units = f"{r['au_mean_f1']:.3f}" if "au_mean_f1" in r else ""
+        rows.append(
+            [title, f"{r['with_expression']:,}", f"{r['accuracy']:.1%}", f"{r['mean_recall']:.1%}"]
+            + [f"{r['calibration_error']:.3f}", units, f"{r['agreement']['share']:.1%}"]
+        )
     return table([*head, "mean F1 of 12 action units", "texts agree with the decision"], rows)
 
 
@@ -58,7 +57,6 @@ def per_class(results: dict) -> str:
     rows = [
         [title, *(f"{results[n]['recall'].get(e, float('nan')):.0%}" for e in EXPRESSIONS)]
         for n, title in SETS.items()
-        if n in results
     ]
     return table(["recall", *EXPRESSIONS], rows)
 
@@ -96,17 +94,17 @@ def asked(paraphrases: dict) -> str:
     )
 
 
-def insert(path: Path, text: str) -> None:
-    """Put the text between a file's marks.
+def inserted(page: str, text: str) -> str:
+    """Return a page with the text between its marks.
 
     Raises:
-        ValueError: the file has no such marks.
+        ValueError: the page has no such marks.
     """
-    before, start, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    before, start, rest = page.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not start or not end:
-        raise ValueError(f"{path} has no {MARKS[0]} ... {MARKS[1]}.")
-    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+        raise ValueError(f"The page has no {MARKS[0]} ... {MARKS[1]}.")
+    return f"{before}{start}\n{text}\n{end}{after}"
 
 
 def main() -> None:
@@ -115,12 +113,17 @@ def main() -> None:
     parser.add_argument("benchmark", type=Path)
     args = parser.parse_args()
     results, benchmark = last_json(args.evaluation), last_json(args.benchmark)
+    lacking = {*SETS, "paraphrases"} - results.keys()
+    if lacking or any("agreement" not in results[name] for name in SETS):
+        raise SystemExit(f"{args.evaluation} is no full evaluation: run it on all sets with texts.")
     short = [overview(results), asked(results["paraphrases"]) + " " + timing(benchmark)]
     command = "`python -m train.evaluate --data DATA`, read back from the generated text:"
-    insert(README, "\n\n".join([command, *short]))
     details = [per_class(results), per_unit(results["ckplus_validation"])]
-    details += [confusion(SETS[n], results[n]) for n in SETS if n in results]
-    insert(CARD, "\n\n".join([command, *short, *details]))
+    details += [confusion(SETS[n], results[n]) for n in SETS]
+    pages = {README: [command, *short], CARD: [command, *short, *details]}
+    new = {p: inserted(p.read_text("utf-8"), "\n\n".join(t)) for p, t in pages.items()}
+    for path, page in new.items():
+        path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The quoted two are "Please describe the expression in this face." and "Please describe the action
 units in this face."; all others are ours. A pattern offers choices in brackets, "[a|b]", which may
-be nested; `{face}` takes one of `FACES`. The held-out paraphrases are never trained on;
+be nested; `{face}` takes one of `FACES`,
+`{person}` one of `PERSONS`. The held-out paraphrases are never trained on;
 `train.evaluate` asks them to see whether the model understands a question or only recognises it.
 """
 
@@ -22,13 +23,16 @@ FACES = (
     "the image", "this picture", "the photo",
 )  # fmt: skip
 
+PERSONS = ("this face", "the face", "the person's face")
+"""For `{person}`: what has muscles, which a photo has not."""
+
 SUMMARY = (
     SUMMARY_QUESTION,
     "Please describe the expression in {face}.",
     "[What|Which] [expression|emotion|feeling|mood] [does {face} [show|express|display|convey]|is shown by {face}]?",
     "[What|Which] [emotion|feeling|expression] is [visible|shown|displayed|seen] in {face}?",
     "[What|Which] [emotion|expression|feeling|mood] [can|do] you [see|find|read|recognise|notice] in {face}?",
-    "[How|What] does [this person|the person|{face}] [look|seem|look like]?",
+    "[How does [this person|the person|{face}] [look|seem]|What does [this person|{face}] look like]?",
     "[Describe|Name|Identify|Characterise|Summarise] the [emotion|expression|facial expression|mood|feeling] [you see |that is visible |shown |]in {face}[, please|].",
     "[What|Which] is the [facial expression|emotion|expression|mood] [in|of] {face}?",
     "[Can|Could|Would] you [please |][tell me|describe|name] the [emotion|expression|mood] [in|of] {face}?",
@@ -46,7 +50,7 @@ SUMMARY = (
     "What do you see[ in {face}| here|]?",
     "[Analyse|Describe|Read|Interpret] {face}[, please|].",
     "[Emotion|Expression|The expression|The emotion]?",
-    "[I would like to know|I want to know|Can you see] [what|which] [emotion|expression] [{face} shows|this is].",
+    "[I would like to know|I want to know] [what|which] [emotion|expression] [{face} shows|this is].",
     "What [emotion|expression|mood] would you [give|assign to|read from] {face}?",
     "[Say|Write] [what|which] [emotion|expression] [this is|you see].",
 )
@@ -63,19 +67,19 @@ MOVEMENT = (
     "What are the [FACS codes|active AUs|AUs|action units|facial actions] [for|in|of] {face}?",
     "[Can|Could|Would] you [please |][code|score|analyse] {face} [in|with|by] FACS?",
     "[Which|What] AUs [are present|are active|do you see|can you detect|are there|are visible] in {face}?",
-    "What do the [muscles|facial muscles] of {face} do?",
+    "What do the [muscles|facial muscles] of {person} do?",
     "Tell me [more |]about the [muscle movements|facial movements|muscles|action units] [in|of] {face}.",
     "Give the active [AUs|action units] of {face} with a description.",
-    "How is {face} moving?",
-    "Describe what the brows, the eyes and the mouth [do|are doing] in {face}.",
+    "How is {person} moving?",
+    "Describe what the brows, the eyes and the mouth [do|are doing] in {person}.",
     "How do the brows, [the |]eyes and [the |]mouth move[ in {face}|]?",
     "[Analyse|Code|Describe] the [facial actions|muscles|muscle activity|facial muscles] [in|of] {face}.",
-    "[Which|What] parts of {face} [move|are moving|are active]?",
+    "[Which|What] parts of {person} [move|are moving|are active]?",
     "[Action units|AUs|FACS|FACS codes|Muscles|The action units]?",
-    "[Go through|Walk me through] the [action units|muscles|movements] of {face}.",
-    "What is [moving|going on|happening] in the muscles of {face}?",
-    "[Muscle|AU] by [muscle|AU], what [does {face} show|do you see]?",
-    "[Please |]show me the [action units|facial movements] of {face}.",
+    "[Go through|Walk me through] the [action units|muscles|movements] of {person}.",
+    "What is [moving|going on|happening] in the muscles of {person}?",
+    "[Muscle by muscle|AU by AU], what [does {face} show|do you see]?",
+    "[Please |]show me the [action units|facial movements] of {person}.",
 )
 REASONING = (
     REASONING_QUESTION,
@@ -90,11 +94,11 @@ REASONING = (
     "Which [movements|muscles|AUs] [speak|argue|stand] for this [emotion|expression], and [how|why]?",
     "Reason from the action units of {face} to its [expression|emotion].",
     "What makes you [think|believe|say] [so|that|it is this emotion]?",
-    "[Please |]explain [your answer|your judgement|this result|your choice|the expression|yourself|it|that][, please|].",
+    "[Please |]explain [your answer|your judgement|this result|your choice|the expression|yourself|it|that].",
     "How does each [action unit|AU|muscle|movement] [bear on|contribute to|support|matter for] the [expression|emotion] in {face}?",
-    "What [evidence|reason] [does {face} give|is there|do you have] for [this|the|your] [expression|emotion|answer]?",
+    "What [evidence|reason] [does {face} give|is there|do you have] for [this expression|the emotion|your answer]?",
     "On what do you base [the expression of {face}|your answer|this|that]?",
-    "How did you [come to|arrive at|reach|get to|find] [this|that|your] [conclusion|answer|expression|emotion|result]?",
+    "How did you [come to|arrive at|reach|get to|find] [this conclusion|that answer|this expression|your result]?",
     "How [can|do] you [tell|know|see that]?",
     "What is [the reason|your argument|the evidence|the logic] [for|behind] [this|your answer|that|the emotion]?",
     "[Justify|Defend|Back up] [your answer|this|the expression][, please|].",
@@ -175,6 +179,7 @@ def ask(kind: str, rng: random.Random) -> str:
     if rng.random() < CANONICAL_SHARE:
         return patterns[0]
     while True:
-        question = expand(rng.choice(patterns).replace("{face}", rng.choice(FACES)), rng)
+        pattern = rng.choice(patterns).replace("{face}", rng.choice(FACES))
+        question = expand(pattern.replace("{person}", rng.choice(PERSONS)), rng)
         if question.lower().strip(" ?.!") not in _HELD_OUT:
             return as_typed(question, rng)

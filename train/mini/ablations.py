@@ -7,9 +7,9 @@ Run as:
 Every variant starts from the same eyes, as the paper's start from one CLIP, and from a language
 model that knows nothing; what the variant lacks is left out, and the rest is tuned for the same
 number of steps on the same faces. Measured are what it writes about FER+'s valid split and CK+:
-accuracy and mean recall of the expression, mean F1 of the action units, with thresholds fixed on
-other FER+ faces against the labeller. Finished runs are kept in OUT: run again to go on, or only to
-print the table. The last line is one JSON object.
+accuracy and mean recall of the expression, mean F1 of the action units, with thresholds fixed
+on FER+ valid faces against the labeller. Finished runs are kept in OUT: run again to go on, or only
+to print the table. The last line is one JSON object.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def measure(model: Path, packs: Path, variant: Variant, count: int) -> dict[str,
     knows_units, knows_expressions = "a" in variant.kinds, "e" in variant.kinds
     if knows_units:
         predictor.model.config.action_unit_thresholds = choose(
-            *chances_and_labels(predictor, ferplus, count // 3)
+            *chances_and_labels(predictor, ferplus, max(1, count // 3))
         )
     wild, posed = read(predictor, ferplus, count), read(predictor, ckplus, len(ckplus))
     coded = ckplus.coded_units()
@@ -130,13 +130,17 @@ def run(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, floa
     """Train and measure one variant with one seed, or read what an earlier run measured."""
     folder = args.out / variant.name.replace(" ", "-").replace(":", "") / str(seed)
     kept = folder / "scores.json"
+    asked = {"steps": args.steps, "faces": args.faces, "vision": str(args.vision)}
+    if kept.is_file() and json.loads(kept.read_text())["asked"] != asked:
+        raise SystemExit(f"{kept} was measured with other options: choose another --out.")
     if not kept.is_file():
         tokenizer = train_tokenizer(VOCABULARY, CONVERSATIONS, seed=0)
         model, processor = assemble(args.vision, tokenizer, seed, **variant.config)
         config = stage(variant, args.steps, seed)
         train(model, processor, config, Faces(args.packs, "train"), folder)
-        kept.write_text(json.dumps(measure(folder / "final", args.packs, variant, args.faces)))
-    return json.loads(kept.read_text())
+        scores = measure(folder / "final", args.packs, variant, args.faces)
+        kept.write_text(json.dumps({"asked": asked, "scores": scores}))
+    return json.loads(kept.read_text())["scores"]
 
 
 def cell(values: list[float | None]) -> str:
@@ -155,7 +159,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--faces", type=int, default=700, help="FER+ valid faces to read")
-    parser.add_argument("--only", nargs="*", help="names of variants; default: all")
+    names = [v.name for v in VARIANTS]
+    parser.add_argument("--only", nargs="*", choices=names, help="default: all")
     args = parser.parse_args()
     chosen = [v for v in VARIANTS if not args.only or v.name in args.only]
     table = {v.name: [] for v in chosen}

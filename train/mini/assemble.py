@@ -2,7 +2,7 @@
 
 Run as:
 
-    python -m train.mini.assemble --vision runs/mini-vision/vision.pt --out runs/mini-start
+    python -m train.mini.assemble --vision runs/vision/vision.pt --out runs/start
 """
 
 import argparse
@@ -12,27 +12,52 @@ import torch
 from transformers import CLIPImageProcessor
 
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
+from feallm.configuration import CROP_GROUPS
+from feallm.crops import list_crops
 from train.mini.sizes import MEAN, STD, mini_config
 from train.mini.tokenizer import train_tokenizer
+
+
+def without_switched_off(state: dict[str, torch.Tensor], config) -> dict[str, torch.Tensor]:
+    """Return the whole model's trained eyes as far as a model of `config` has them.
+
+    Of the crops that `config` leaves out, the embedding and the share in F_local go.
+    """
+    local = ("mpp.clue_proj", "mpp.local_", "mpp.scale_local")
+    off = (
+        *(("lca.", *local) if not config.use_lca else ()),
+        *(("mpp.",) if not config.use_mpp else ()),
+        *(("mpp.shallow_",) if not config.mpp_shallow else ()),
+        *(local if not config.mpp_local else ()),
+    )
+    state = {k: v for k, v in state.items() if not k.startswith(off)}
+    if config.use_lca and tuple(config.crop_groups) != CROP_GROUPS:
+        crops, kept = list_crops(CROP_GROUPS), list_crops(config.crop_groups)
+        rows = [i for i, crop in enumerate(crops) if crop in kept]
+        to_token = state["lca.to_token.weight"]  # (D_t, C * D_c)
+        to_token = to_token.unflatten(1, (len(crops), -1))[:, rows].flatten(1)
+        embedding = state["lca.crop_embedding"][rows]
+        state |= {"lca.to_token.weight": to_token, "lca.crop_embedding": embedding}
+    return state
 
 
 def assemble(vision: Path | None, tokenizer, seed: int, **changes):
     """Return the model and its processor; without `vision` its eyes are untrained.
 
-    `changes` are fields of `FEALLMConfig` (ablations): what they switch off is left out, and what
-    no longer fits the trained eyes starts anew.
+    `changes` are fields of `FEALLMConfig` that switch parts off or leave crops out (ablations).
+
+    Raises:
+        ValueError: the trained eyes are of another size.
     """
     torch.manual_seed(seed)
     config = mini_config(vocab_size=len(tokenizer), **changes)
     model = FEALLMForConditionalGeneration(config)
     if vision:
         state = torch.load(vision, weights_only=True)
-        if changes:
-            mine = model.model.state_dict()
-            state = {k: v for k, v in state.items() if k in mine and v.shape == mine[k].shape}
+        state = without_switched_off(state, config)
         missing, unexpected = model.model.load_state_dict(state, strict=False)
         foreign = [k for k in missing if not k.startswith("language_model.")]
-        if not changes and (foreign or unexpected):
+        if foreign or unexpected:
             raise ValueError(f"{vision} does not fit: missing {foreign}, unexpected {unexpected}.")
     size = config.vision_config.image_size
     images = CLIPImageProcessor(

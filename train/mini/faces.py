@@ -13,7 +13,9 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from feallm.alignment import invert
 from feallm.crops import cut_crops
+from feallm.faces import draw
 from train.mini.prepare import CANVAS, EXPRESSIONS, MARGIN, SETS
 
 MIRRORED_BLENDSHAPES = (
@@ -61,6 +63,10 @@ class Faces(Dataset):
             if name == "ckplus_validation" and split == "train":
                 continue  # its licence and our promise: never trained on
             pack = dict(np.load(packs / f"{name}.npz"))
+            if not set(PACKED) <= pack.keys():
+                raise ValueError(
+                    f"{packs}/{name}.npz is of an older layout: run train.mini.prepare again."
+                )
             votes = pack["votes"].astype(np.float32)
             keep = (pack["split"] == split) & (votes.sum(1) > 0)
             pack["votes"] = votes / np.maximum(votes.sum(1, keepdims=True), 1)
@@ -83,10 +89,10 @@ class Faces(Dataset):
         return item | {"aus": pack["levelled"][k], "found": bool(pack["found"][k]), "index": i}
 
     def picture(self, i: int) -> Image.Image:
-        """The aligned face as `faces.align_face` would draw it, 96 pixels wide."""
-        border = round(CANVAS * (1 - 1 / MARGIN) / 2)
-        canvas = self[i]["canvas"][border:-border, border:-border]
-        return Image.fromarray(canvas.squeeze()).convert("RGB")
+        """The face as `faces.face_of_crop` draws it, 96 pixels wide."""
+        item = self[i]
+        canvas = Image.fromarray(item["canvas"].squeeze()).convert("RGB")
+        return draw(canvas, invert(item["used"].astype(float)), 96)
 
     def coded_units(self) -> np.ndarray:
         """(n, 12) bools: the action units FACS coders found; only CK+ has them."""
@@ -104,7 +110,7 @@ class Faces(Dataset):
 
 
 class Augment:
-    """Turn items into a batch; `train=False` only aligns.
+    """Turn items into a batch; `train=False` only aligns, as the detector in use does.
 
     Args:
         size: side of the aligned face in pixels.
@@ -184,9 +190,8 @@ class Augment:
         shift = (CANVAS - CANVAS / MARGIN) / 2
         aligned = torch.tensor([[scale, 0, shift], [0, scale, shift], [0, 0, 1.0]])
         place = aligned.repeat(n, 1, 1)
-        if not self.train:
-            return place, torch.zeros(n, dtype=torch.bool)
-        drawn = torch.rand(n)
+        # validation: `used` for every face
+        drawn = torch.rand(n) if self.train else torch.full((n,), self.unaligned)
         for kind, low, high in (
             ("frame", 0.0, self.unaligned),
             ("used", self.unaligned, self.unaligned + self.used),
@@ -195,6 +200,8 @@ class Augment:
             maps = maps * torch.tensor([96 / size, 96 / size, 1.0])
             chosen = ((drawn >= low) & (drawn < high))[:, None, None]
             place = torch.where(chosen, torch.cat([maps, place[:, 2:]], dim=1), place)
+        if not self.train:
+            return place, torch.zeros(n, dtype=torch.bool)
         flipped = torch.rand(n) < 0.5
         angle = torch.randn(n) * 0.08
         zoom = torch.exp(torch.randn(n) * 0.08)

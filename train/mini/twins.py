@@ -10,6 +10,7 @@ which nothing trains on.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,16 @@ def main() -> None:
     }
     small = {name: thumbnails(pack["canvas"]) for name, pack in packs.items()}
     kept = np.concatenate([small[n][p["split"] == "valid"] for n, p in packs.items()])
+    mirrored = kept.reshape(-1, GRID, GRID)[:, :, ::-1].reshape(kept.shape)
+    kept = np.concatenate([kept, mirrored])  # training mirrors faces
     for name, pack in packs.items():
-        training = np.flatnonzero(pack["split"] != "valid")
+        training = np.flatnonzero(np.isin(pack["split"], ("train", "twin")))
         if not len(training):
             continue
         twin = likeness(small[name][training], kept) > LIKENESS
         pack["split"][training] = np.where(twin, "twin", "train")
-        np.savez(args.packs / f"{name}.npz", **pack)
+        np.savez(args.packs / f"{name}.new.npz", **pack)
+        os.replace(args.packs / f"{name}.new.npz", args.packs / f"{name}.npz")
         print(
             f"{name}: {twin.sum()} of {len(training)} training faces are twins of validation faces"
         )

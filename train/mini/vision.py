@@ -35,8 +35,8 @@ from train.mini.sizes import MEAN, STD, mini_config
 NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 
 
-PARTS = {"lca": "token", "tower": "deep", "mpp": "features"}
-"""The part that learns -> its output in `FEALLMModel.fuse`, which gets the heads."""
+PARTS = {"lca": "lca", "tower": "vision_tower", "mpp": "mpp"}
+"""What can learn -> its module."""
 
 
 class Heads(nn.Module):
@@ -72,8 +72,7 @@ class VisionTask(nn.Module):
         super().__init__()
         self.model, self.part = model.model, part
         self.model.language_model = None  # not needed here, and its optimizer state neither
-        learns = {"lca": "lca", "tower": "vision_tower", "mpp": "mpp"}[part]
-        self.model.requires_grad_(False).get_submodule(learns).requires_grad_(True)
+        self.model.requires_grad_(False).get_submodule(PARTS[part]).requires_grad_(True)
         text, vision = model.config.text_config, model.config.vision_config
         self.heads = Heads((text if part == "lca" else vision).hidden_size)
 
@@ -100,7 +99,6 @@ class VisionTask(nn.Module):
         to_token.weight /= std[:, None]
         to_token.bias.copy_((to_token.bias - seen.running_mean) / std)
         seen.reset_running_stats()
-        seen.running_var.fill_(1)
 
     def predict(
         self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor
@@ -168,7 +166,9 @@ def main() -> None:
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", nargs="*", default=SETS, choices=SETS, help="sets to train on")
-    parser.add_argument("--colour", action="store_true", help="do not turn faces grey")
+    parser.add_argument(
+        "--colour", action="store_true", help="do not turn faces grey (to compare only)"
+    )
     parser.add_argument("--part", choices=tuple(PARTS), required=True)
     parser.add_argument("--start", type=Path, help="vision.pt of an earlier run to start from")
     parser.add_argument("--epochs", type=float, default=16)
@@ -233,6 +233,7 @@ def main() -> None:
             include_num_input_tokens_seen="no",
             seed=args.seed,
             dataloader_num_workers=0,
+            dataloader_drop_last=True,  # a batch of one face has no spread to standardise by
         ),
         data_collator=Collate(),
         train_dataset=Faces(args.packs, "train", tuple(args.sets)),
