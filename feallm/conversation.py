@@ -14,8 +14,8 @@ SYSTEM_PROMPT = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-Message = dict[str, str]
-"""{"role": "user" or "assistant", "content": text}."""
+Message = dict[str, str | bool]
+"""{"role": "user" or "assistant", "content": text}; an answer may also be "open" or "given"."""
 
 
 def encode(
@@ -26,7 +26,8 @@ def encode(
     The face's K placeholders stand before the first question. Labels are the ids of the answers
     and of their `</s>`, `IGNORE_INDEX` elsewhere. A conversation that ends with a question ends
     with "ASSISTANT:", ready to be continued; one whose last answer has the key `"open": True`
-    is left without `</s>`, to be continued too.
+    is left without `</s>`, to be continued too. An answer with `"given": True` is context: it is
+    read, and not learned.
 
     Raises:
         ValueError: roles do not alternate starting with the user, or there is no message.
@@ -56,7 +57,8 @@ def encode(
         elif expected == "user":
             add(words(f"USER: {message['content']} ASSISTANT:"), supervised=False)
         else:
-            add(words(message["content"]), supervised=True)
+            learned = not message.get("given")
+            add(words(message["content"]), supervised=learned)
             if not message.get("open"):
-                add([tokenizer.eos_token_id], supervised=True)
+                add([tokenizer.eos_token_id], supervised=learned)
     return ids, labels

@@ -18,6 +18,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from feallm import FEALLMForConditionalGeneration
 from feallm.alignment import invert
 from feallm.configuration import CROP_GROUPS
+from feallm.conversation import encode
 from feallm.crops import list_crops
 from feallm.faces import draw
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis, supporting
@@ -28,7 +29,14 @@ from train.fea import questions, talk, writer
 from train.mini import ablations, prepare, twins
 from train.mini.assemble import assemble
 from train.mini.faces import Augment, Faces
-from train.mini.instruct import KINDS, converse, draw_facts, draw_plan, random_conversation
+from train.mini.instruct import (
+    KINDS,
+    converse,
+    draw_facts,
+    draw_plan,
+    random_conversation,
+    told_conversation,
+)
 from train.mini.prepare import CANVAS, Source, read_rows
 from train.mini.sizes import mini_config
 from train.mini.tokenizer import train_tokenizer
@@ -311,6 +319,28 @@ def test_a_kind_of_turn_can_be_left_out():
     assert {draw_plan(False, rng, "es") for _ in range(50)} == {"e"}
     with pytest.raises(ValueError, match="say nothing"):
         draw_plan(False, rng, "am")
+
+
+def test_told_facts_are_read_and_only_what_follows_is_learned(start):
+    tokenizer = start[1]
+    for seed in range(60):
+        messages = told_conversation(random.Random(seed))
+        assert [m.get("given", False) for m in messages[:4]] == [False, True, False, True]
+        ids, labels = encode(messages, tokenizer, 3)
+        learned = tokenizer.decode([x for x in labels if x != -100], skip_special_tokens=True)
+        answers = " ".join(m["content"] for m in messages[5::2])
+        assert learned.split() == answers.split() or "\ufffd" in learned
+        assert tokenizer.decode(ids).count("</s>") == len(messages) // 2
+
+
+def test_a_disturbed_question_keeps_its_ends_and_all_but_one_word():
+    rng = random.Random(0)
+    question = "What expression does the person in this photo show?"
+    seen = {questions.disturbed(question, rng) for _ in range(400)}
+    assert question in seen and len(seen) > 20
+    for other in seen:
+        kept = set(other.split()) & set(question.split())
+        assert other.startswith("What ") and other.endswith(" show?") and len(kept) >= 8
 
 
 @pytest.mark.parametrize("variant", ablations.VARIANTS, ids=lambda v: v.name)

@@ -43,6 +43,8 @@ class TrainConfig:
     """Faces are drawn with their expression's frequency to the minus this."""
     kinds: str = KINDS
     """Kinds of turns in its conversations (`train.mini.instruct`); an ablation leaves some out."""
+    told_share: float = 0.0
+    """Share of conversations whose facts are told instead of seen, so that texts keep to them."""
     length_power: float = 0.0
     """An answer counts by its length to the power of 1 minus this: 0 weighs all tokens alike, as
     LLaVA does, 1 all answers, so that one word decides as much as a paragraph."""
@@ -186,7 +188,12 @@ def train(
         ),
         data_collator=Collate(augment, processor.tokenizer.pad_token_id),
         train_dataset=Conversations(
-            faces, processor.tokenizer, processor.num_image_tokens, config.seed, config.kinds
+            faces,
+            processor.tokenizer,
+            processor.num_image_tokens,
+            config.seed,
+            config.kinds,
+            config.told_share,
         ),
     )
     checkpoint = get_last_checkpoint(str(out)) if out.is_dir() else None

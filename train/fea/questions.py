@@ -173,6 +173,20 @@ def as_typed(question: str, rng: random.Random) -> str:
     return question
 
 
+def disturbed(question: str, rng: random.Random) -> str:
+    """Return a question of some length with, now and then, a word lost or made unreadable.
+
+    No single word then carries the meaning, and a word never met does not change it.
+    """
+    words = question.split(" ")
+    if len(words) < 6 or rng.random() < 0.75:
+        return question
+    at = rng.randrange(1, len(words) - 1)
+    made = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 8)))
+    words[at : at + 1] = [] if rng.random() < 0.4 else [made]
+    return " ".join(words)
+
+
 def ask(kind: str, rng: random.Random) -> str:
     """Return a question of one of the three kinds, its wording drawn at random."""
     patterns = TEMPLATES[kind]
@@ -181,5 +195,6 @@ def ask(kind: str, rng: random.Random) -> str:
     while True:
         pattern = rng.choice(patterns).replace("{face}", rng.choice(FACES))
         question = expand(pattern.replace("{person}", rng.choice(PERSONS)), rng)
+        question = disturbed(question, rng)
         if question.lower().strip(" ?.!") not in _HELD_OUT:
             return as_typed(question, rng)

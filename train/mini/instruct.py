@@ -83,6 +83,21 @@ def random_conversation(rng: random.Random) -> list[Message]:
     return converse(draw_plan(True, rng), (expression, aus), rng)
 
 
+def told_conversation(rng: random.Random, kinds: str = KINDS) -> list[Message]:
+    """A conversation in which the face is told, not seen: any expression with any action units.
+
+    Its two short answers are given, whatever the picture shows; only what follows from them is
+    learned. So the texts keep to what was decided even where that is unusual.
+    """
+    expression = rng.choice(EXPRESSIONS)
+    likely, rate = PROTOTYPES[expression], rng.random() * 0.4
+    aus = tuple(k for k in AUS if rng.random() < (rng.random() if k in likely else rate))
+    turns = [t for t in "ssmrrt" if t in kinds] or ["s"]
+    plan = "ea" + "".join(rng.choice(turns) for _ in range(rng.randint(1, 3)))
+    messages = converse(plan, (expression, aus), rng)
+    return [m | {"given": True} if i in (1, 3) else m for i, m in enumerate(messages)]
+
+
 def draw_facts(votes: np.ndarray, aus: np.ndarray, known: bool, rng: random.Random) -> Facts:
     """Draw what a conversation states of a face from votes (7,) and unit probabilities (12,)."""
     if rng.random() < 0.5:
@@ -99,25 +114,39 @@ def draw_facts(votes: np.ndarray, aus: np.ndarray, known: bool, rng: random.Rand
 
 
 class Conversations(Dataset):
-    """`Faces` with a conversation each; an item adds `input_ids` and `labels` lists."""
+    """`Faces` with a conversation each; an item adds `input_ids` and `labels` lists.
+
+    `told_share` of them is about a face that is told (`told_conversation`).
+    """
 
     def __init__(
-        self, faces: Faces, tokenizer, num_image_tokens: int, seed: int, kinds: str = KINDS
+        self,
+        faces: Faces,
+        tokenizer,
+        num_image_tokens: int,
+        seed: int,
+        kinds: str = KINDS,
+        told_share: float = 0.0,
     ):
         self.faces, self.tokenizer, self.num_image_tokens = faces, tokenizer, num_image_tokens
-        self.rng, self.kinds = random.Random(seed), kinds
+        self.rng, self.kinds, self.told_share = random.Random(seed), kinds, told_share
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def __getitem__(self, i: int) -> dict:
         item = self.faces[i]
+        if self.rng.random() < self.told_share:
+            return item | self._encoded(told_conversation(self.rng, self.kinds))
         while not item["found"] and not set(self.kinds) & set("et"):
             item = self.faces[self.rng.randrange(len(self.faces))]
         facts = draw_facts(item["votes"], item["aus"], item["found"], self.rng)
-        messages = converse(draw_plan(item["found"], self.rng, self.kinds), facts, self.rng)
+        plan = draw_plan(item["found"], self.rng, self.kinds)
+        return item | self._encoded(converse(plan, facts, self.rng))
+
+    def _encoded(self, messages: list[Message]) -> dict[str, list[int]]:
         ids, labels = encode(messages, self.tokenizer, self.num_image_tokens)
-        return item | {"input_ids": ids, "labels": labels}
+        return {"input_ids": ids, "labels": labels}
 
 
 class Collate:
