@@ -21,6 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.conversation import IGNORE_INDEX
+from train.mini.convolution import quicken
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import KINDS, Collate, Conversations
 
@@ -155,6 +156,7 @@ def train(
     """Run a stage, or resume it where `out` has a checkpoint, and write `out/final`."""
     torch.manual_seed(config.seed)
     groups = choose_trainable(model, config.learning_rates)
+    quicken(model)
     images = processor.image_processor
     augment = Augment(
         size=processor.face_size,

@@ -44,8 +44,8 @@ def mini_config(vocab_size: int, **changes) -> FEALLMConfig:
         "vision_feature_layer": -1,
         "tie_word_embeddings": True,
         "crop_size": 32,
-        "lca_channels": (32, 64, 128, 256),
-        "lca_depths": (1, 2, 2, 2),
+        "lca_channels": (48, 96, 192, 320),
+        "lca_depths": (2, 2, 2, 2),
         "lca_crop_embedding": True,
         "lca_norm": "none",  # the vision stage trains batch norms and folds them
         "lca_dropout": 0.1,

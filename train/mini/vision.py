@@ -28,6 +28,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from feallm.modeling import FEALLMForConditionalGeneration
 from train.metrics import accuracy, mean_recall
+from train.mini.convolution import quicken
 from train.mini.faces import POINTS, Augment, Faces
 from train.mini.prepare import SETS
 from train.mini.sizes import MEAN, STD, mini_config
@@ -169,6 +170,9 @@ def main() -> None:
     parser.add_argument(
         "--colour", action="store_true", help="do not turn faces grey (to compare only)"
     )
+    parser.add_argument("--channels", type=int, nargs="+", help="of the LCA (to compare only)")
+    parser.add_argument("--depths", type=int, nargs="+", help="of the LCA (to compare only)")
+    parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="of the LCA")
     parser.add_argument("--part", choices=tuple(PARTS), required=True)
     parser.add_argument("--start", type=Path, help="vision.pt of an earlier run to start from")
     parser.add_argument("--epochs", type=float, default=16)
@@ -182,9 +186,13 @@ def main() -> None:
     if args.part != "lca" and not args.start:
         parser.error(f"--part {args.part} needs --start: the LCA learns first.")
     # batch norms learn faster than group norms, and folded they cost nothing; once folded, no norm
-    norm = "none" if args.start else "batch"
-    config = mini_config(vocab_size=512, lca_norm=norm)  # the language model is dropped below
+    norm = "none" if args.start else args.norm
+    sizes = {"lca_channels": args.channels, "lca_depths": args.depths}
+    config = mini_config(  # the language model is dropped below
+        vocab_size=512, lca_norm=norm, **{name: size for name, size in sizes.items() if size}
+    )
     task = VisionTask(FEALLMForConditionalGeneration(config), args.part)
+    quicken(task)
     if args.start:
         task.model.load_state_dict(torch.load(args.start, weights_only=True))
     augment = {
