@@ -33,54 +33,51 @@ def embed(model: Model, input_ids: torch.Tensor, image_embeds: torch.Tensor) -> 
 class Reader:
     """One conversation's key-value cache: reads ids, tells what could come next, steps back.
 
-    `logits` are the fp32 scores (V,) of the token after the last one read.
+    Several faces may be asked the same at once: each is a row. `logits` (B, V) are the fp32 scores
+    of the token after the last one read.
     """
 
     def __init__(self, model: Model, input_ids: list[int], image_embeds: torch.Tensor):
-        self.model, self.cache, self.length = (
-            model,
-            DynamicCache(config=model.config.text_config),
-            0,
-        )
-        ids = torch.tensor([input_ids], device=model.device)
-        self._advance(embed(model, ids, image_embeds))
+        self.model, self.rows = model, len(image_embeds)
+        self.cache, self.length = DynamicCache(config=model.config.text_config), 0
+        self._advance(embed(model, self._tensor(input_ids), image_embeds))
 
     def read(self, ids: list[int]) -> None:
         """Read more ids (no image among them)."""
         if ids:
-            tensor = torch.tensor([ids], device=self.model.device)
-            self._advance(self.model.get_input_embeddings()(tensor))
+            self._advance(self.model.get_input_embeddings()(self._tensor(ids)))
+
+    def _tensor(self, ids: list[int]) -> torch.Tensor:
+        return torch.tensor([ids], device=self.model.device).expand(self.rows, -1)
 
     def _advance(self, embeds: torch.Tensor) -> None:
         out = self.model.model.language_model(
             inputs_embeds=embeds, past_key_values=self.cache, use_cache=True
         )
         self.length += embeds.shape[1]
-        self.logits = self.model.lm_head(out.last_hidden_state[0, -1]).float()
+        self.logits = self.model.lm_head(out.last_hidden_state[:, -1]).float()
 
     def back_to(self, length: int, logits: torch.Tensor) -> None:
         """Forget all but the first `length` tokens; `logits` as they were then."""
         self.cache.crop(length - self.length)
         self.length, self.logits = length, logits
 
-    def masses(self, options: list[list[int]]) -> list[float]:
-        """Return the probability of each option as the text's continuation, in one cached walk.
+    def masses(self, options: list[list[int]]) -> torch.Tensor:
+        """Return (B, n): the probability of each option as the text's continuation.
 
-        An option's mass is that of its shortest beginning no other option shares. The reader is
-        left where it was.
+        An option's mass is that of its shortest beginning no other option shares. One cached walk;
+        the reader is left where it was.
         """
         length, logits = self.length, self.logits
-        chance = logits.softmax(-1)
-        result = [0.0] * len(options)
+        chance = logits.softmax(-1)  # (B, V)
+        result = torch.zeros(self.rows, len(options), device=logits.device)
         for token in dict.fromkeys(o[0] for o in options):
             here = [i for i, o in enumerate(options) if o[0] == token]
-            if len(here) == 1:
-                result[here[0]] = float(chance[token])
-                continue
-            self.read([token])
-            for i, mass in zip(here, self.masses([options[i][1:] for i in here]), strict=True):
-                result[i] = float(chance[token]) * mass
-            self.back_to(length, logits)
+            result[:, here] = chance[:, token, None]
+            if len(here) > 1:
+                self.read([token])
+                result[:, here] *= self.masses([options[i][1:] for i in here])
+                self.back_to(length, logits)
         return result
 
 
@@ -98,9 +95,9 @@ def stream(
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Iterator[int]:
-    """Yield the ids of an answer as they are written; closing the generator stops at once."""
+    """Yield the ids of one face's answer as they are written; closing stops at once."""
     for _ in range(max_new_tokens):
-        token = pick(reader.logits, temperature, generator)
+        token = pick(reader.logits[0], temperature, generator)
         if token == eos_token_id:
             return
         yield token

@@ -25,6 +25,8 @@ from feallm.generation import Reader, complete, stream
 MINI = Path(__file__).parent.parent / "assets" / "feallm-mini"
 """The model that needs no download."""
 MAX_NEW_TOKENS = 320
+TINY = torch.finfo(torch.float32).tiny
+"""Keeps a share of nothing at 0."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,13 @@ class Predictor:
         Without `texts` the three texts hold only what was decided, as they would open: the label,
         the list of action units, and nothing; that is all an evaluation needs.
         """
-        fused, embeds = self._encode(face)
+        fused, embeds = self._encode([face])
         aus, chances = self._decide_action_units(
-            embeds, lambda k, chance: chance > self.thresholds[k]
+            embeds, lambda k, chance: float(chance) > self.thresholds[k]
         )
-        probabilities = self._expression_probabilities(embeds, aus)
+        probabilities = dict(
+            zip(EXPRESSIONS, self._expression_probabilities(embeds, aus)[0].tolist(), strict=True)
+        )
         expression = max(probabilities, key=probabilities.get)
         openings = (f"{expression}.", prompts.list_action_units(aus), "")
         written = self._texts(embeds, expression, aus, openings) if texts else openings
@@ -142,7 +146,7 @@ class Predictor:
             expression=expression,
             expression_probabilities=probabilities,
             aus=aus,
-            action_unit_probabilities=chances,
+            action_unit_probabilities=dict(zip(AUS, chances[0].tolist(), strict=True)),
             summary=written[0],
             movements=written[1],
             reasoning=written[2],
@@ -153,10 +157,19 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def action_unit_chances(self, face: Image.Image, active: tuple[int, ...]) -> dict[int, float]:
-        """Return P(unit | the units before it in `active`) of one face: for choosing thresholds."""
-        _, embeds = self._encode(face)
-        return self._decide_action_units(embeds, lambda k, chance: k in active)[1]
+    def chances(
+        self, faces: Sequence[Image.Image], active: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the probabilities of several faces in one batch, all told the same units.
+
+        Returns:
+            (B, 7) of the expressions given `active`, and (B, 12) of the units, each given the
+            units before it in `active`: for choosing thresholds, and for comparing versions of
+            one face.
+        """
+        _, embeds = self._encode(faces)
+        units = self._decide_action_units(embeds, lambda k, _: k in active)[1]
+        return _numpy(self._expression_probabilities(embeds, active)), _numpy(units)
 
     def stream(
         self,
@@ -202,9 +215,9 @@ class Predictor:
                 yield text[len(shown) :]
                 shown = text
 
-    def _encode(self, face: Image.Image) -> tuple[dict, torch.Tensor]:
-        """`FEALLMModel.fuse` of one face, and its image tokens (1, K, D_t)."""
-        inputs = self.processor.faces([face]).to(self.device, self.dtype)
+    def _encode(self, faces: Sequence[Image.Image]) -> tuple[dict, torch.Tensor]:
+        """`FEALLMModel.fuse` of B faces, and their image tokens (B, K, D_t)."""
+        inputs = self.processor.faces(faces).to(self.device, self.dtype)
         fused = self.model.model.fuse(inputs["pixel_values"], inputs.get("pixel_values_local"))
         return fused, self.model.model.image_tokens(fused)
 
@@ -233,40 +246,43 @@ class Predictor:
 
     def _expression_probabilities(
         self, embeds: torch.Tensor, aus: tuple[int, ...]
-    ) -> dict[str, float]:
-        """Geometric mean of the expression's probability asked at once and after the units."""
+    ) -> torch.Tensor:
+        """(B, 7): geometric mean of the chances when asked at once and after the units."""
         options = [self._words(f"{e}.") for e in EXPRESSIONS]
         alone = self._reader(prompts.EXPRESSION_QUESTION, embeds)
         after = self._reader(prompts.EXPRESSION_QUESTION, embeds, self._known_units(aus))
-        both = zip(alone.masses(options), after.masses(options), strict=True)
-        weights = [(a * b) ** 0.5 for a, b in both]
-        total = sum(weights) or 1.0
-        return {e: w / total for e, w in zip(EXPRESSIONS, weights, strict=True)}
+        weights = (alone.masses(options) * after.masses(options)).sqrt()
+        return weights / weights.sum(-1, keepdim=True).clamp(min=TINY)
 
     def _decide_action_units(
-        self, embeds: torch.Tensor, decide: Callable[[int, float], bool]
-    ) -> tuple[tuple[int, ...], dict[int, float]]:
-        """Walk the ascending list: P(k | decided so far) = mass on "k next" / on k or later."""
+        self, embeds: torch.Tensor, decide: Callable[[int, torch.Tensor], bool]
+    ) -> tuple[tuple[int, ...], torch.Tensor]:
+        """Walk the ascending list; return what was decided and the chances (B, 12).
+
+        A unit's chance is the mass on naming it next, of that on naming it or a later one or none.
+        `decide` is given the unit and its chances (B,): one list for all faces.
+        """
         reader = self._reader(prompts.ACTION_UNITS_QUESTION, embeds)
         active: tuple[int, ...] = ()
-        chances: dict[int, float] = {}
+        chances: dict[int, torch.Tensor] = {}
         read = 0
         while True:
             later = prompts.later_action_units(active[-1] if active else None)
+            if not later:
+                return active, torch.stack([chances[k] for k in AUS], -1)
             texts = [prompts.list_action_units((*active, k))[:-1] for k in later]
             options = [self._words(t) for t in [*texts, prompts.list_action_units(active)]]
             common = _common_length(options)
             reader.read(options[0][read:common])
             read = common
-            masses = reader.masses([o[common:] for o in options]) if later else [1.0]
+            masses = reader.masses([o[common:] for o in options])
             for i, k in enumerate(later):
-                rest = sum(masses[i:])
-                chances[k] = masses[i] / rest if rest > 0 else 0.0
+                chances[k] = masses[:, i] / masses[:, i:].sum(-1).clamp(min=TINY)
                 if decide(k, chances[k]):
                     active = (*active, k)
                     break
             else:
-                return active, {k: chances[k] for k in AUS}
+                return active, torch.stack([chances[k] for k in AUS], -1)
 
     def _texts(
         self, embeds: torch.Tensor, expression: str, aus: tuple[int, ...], openings: tuple[str, ...]

@@ -56,7 +56,7 @@ def test_masses_are_products_of_the_models_probabilities():
     reader = Reader(model, ids, embeds)
     before = reader.logits.clone()
     options = [[5], [7, 8, 9], [7, 8, 10], [7, 11]]
-    masses = reader.masses(options)
+    masses = reader.masses(options)[0].tolist()
 
     def chance(prefix: list[int], token: int) -> float:
         logits = model(**(inputs | {"input_ids": torch.tensor([ids + prefix])})).logits[0, -1]

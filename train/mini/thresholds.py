@@ -46,7 +46,7 @@ def chances_and_labels(
             continue
         active = item["aus"] > 0.5
         told = tuple(k for k, a in zip(AUS, active, strict=True) if a)
-        chances.append(list(predictor.action_unit_chances(faces.picture(i), told).values()))
+        chances.append(predictor.chances([faces.picture(i)], told)[1][0])
         labels.append(active)
     return np.array(chances), np.array(labels)
 
