@@ -38,6 +38,8 @@ NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 
 PARTS = {"lca": "lca", "tower": "vision_tower", "mpp": "mpp"}
 """What can learn -> its module."""
+RECIPE = {"lca": (2e-3, 20), "tower": (1e-3, 5), "mpp": (1.5e-3, 3)}
+"""Learning rate and epochs of each part; the tower drifts at a higher rate."""
 
 
 class Heads(nn.Module):
@@ -175,13 +177,14 @@ def main() -> None:
     parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="of the LCA")
     parser.add_argument("--part", choices=tuple(PARTS), required=True)
     parser.add_argument("--start", type=Path, help="vision.pt of an earlier run to start from")
-    parser.add_argument("--epochs", type=float, default=16)
+    parser.add_argument("--epochs", type=float, help="default: the recipe's")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="1e-3 suits the tower")
+    parser.add_argument("--learning-rate", type=float, help="default: the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-steps", type=int, default=300, help="steps between checkpoints")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop early, to try things out")
     args = parser.parse_args()
+    learning_rate, epochs = RECIPE[args.part]
     torch.manual_seed(args.seed)
     if args.part != "lca" and not args.start:
         parser.error(f"--part {args.part} needs --start: the LCA learns first.")
@@ -218,11 +221,11 @@ def main() -> None:
         model=task,
         args=TrainingArguments(
             output_dir=str(args.out),
-            num_train_epochs=args.epochs,
+            num_train_epochs=args.epochs or epochs,
             max_steps=args.max_steps,
             per_device_train_batch_size=args.batch,
             per_device_eval_batch_size=256,
-            learning_rate=args.learning_rate,
+            learning_rate=args.learning_rate or learning_rate,
             weight_decay=0.05,
             adam_beta2=0.98,
             warmup_steps=100,
