@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feallm import Predictor
+from feallm.export import to_json
 from feallm.faces import align_face, caveat, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, describe
 from feallm.photos import BadPhoto, open_photo
-from feallm.predictor import MINI, ModelError, Reading
+from feallm.predictor import MINI, ModelError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
@@ -37,23 +38,6 @@ def list_photos(paths: list[Path]) -> list[Path]:
         else:
             photos.append(path)
     return photos
-
-
-def to_json(reading: Reading) -> dict:
-    """Return the parts of a reading that a JSON object carries."""
-    return {
-        "expression": reading.expression,
-        "expression_probabilities": {
-            e: round(p, 4) for e, p in reading.expression_probabilities.items()
-        },
-        "action_units": list(reading.aus),
-        "action_unit_probabilities": {
-            f"AU{k}": round(p, 4) for k, p in reading.action_unit_probabilities.items()
-        },
-        "summary": reading.summary,
-        "movements": reading.movements,
-        "reasoning": reading.reasoning,
-    }
 
 
 def analyse_photo(

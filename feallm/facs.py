@@ -114,6 +114,11 @@ def describe(au: int) -> str:
     return f"AU{au} ({ACTION_UNITS[au].name})"
 
 
+def join(parts: list[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
 def parse_analysis(text: str) -> Analysis:
     """Read the expression and the action units a text asserts; what it does not say stays out.
 

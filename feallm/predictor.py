@@ -244,9 +244,7 @@ class Predictor:
         ids, _ = self.processor.conversation([*before, {"role": "user", "content": question}])
         return Reader(self.model, ids, embeds)
 
-    def _expression_probabilities(
-        self, embeds: torch.Tensor, aus: tuple[int, ...]
-    ) -> torch.Tensor:
+    def _expression_probabilities(self, embeds: torch.Tensor, aus: tuple[int, ...]) -> torch.Tensor:
         """(B, 7): geometric mean of the chances when asked at once and after the units."""
         options = [self._words(f"{e}.") for e in EXPRESSIONS]
         alone = self._reader(prompts.EXPRESSION_QUESTION, embeds)

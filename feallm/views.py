@@ -8,11 +8,14 @@ import base64
 import io
 import re
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw, ImageEnhance
 
+from feallm.comparison import Comparison
 from feallm.crops import Crop
 from feallm.faces import Face
-from feallm.facs import ACTION_UNITS, supporting
+from feallm.facs import ACTION_UNITS, AUS, EXPRESSIONS, supporting
+from feallm.occlusion import Occlusion
 from feallm.predictor import Reading
 
 COMPASS = (
@@ -67,8 +70,11 @@ def stage(photo: Image.Image, faces: list[Face], chosen: int) -> dict:
     }
 
 
-def clues(reading: Reading, crops: list[Crop]) -> dict:
-    """The local crops around the face with the attention each receives: the mean of its column."""
+def clues(reading: Reading, crops: list[Crop], covered: Occlusion | None = None) -> dict:
+    """The local crops around the face with the attention each receives: the mean of its column.
+
+    With `covered`, also what covering each crop does to the reading.
+    """
     received = reading.attention.mean(0)
     side = reading.face.width
     rings = []
@@ -87,22 +93,113 @@ def clues(reading: Reading, crops: list[Crop]) -> dict:
             x0, y0, x1, y1 = crops[match[0]].box
             weight = float(received[match[0]])
             cut = reading.face.crop(tuple(round(v * side) for v in (x0, y0, x1, y1)))
-            cells.append(
-                {
-                    "crop": data_uri(cut.resize((96, 96), Image.Resampling.BICUBIC), 96),
-                    "name": crops[match[0]].name,
-                    "percent": round(100 * weight, 1),
-                    "strength": round(weight / float(received.max()), 3),
-                    "left": 100 * x0,
-                    "top": 100 * y0,
-                    "width": 100 * (x1 - x0),
-                    "height": 100 * (y1 - y0),
-                }
-            )
+            cell = {
+                "crop": data_uri(cut.resize((96, 96), Image.Resampling.BICUBIC), 96),
+                "name": crops[match[0]].name,
+                "percent": round(100 * weight, 1),
+                "strength": round(weight / float(received.max()), 3),
+                "left": 100 * x0,
+                "top": 100 * y0,
+                "width": 100 * (x1 - x0),
+                "height": 100 * (y1 - y0),
+            }
+            if covered:
+                cell |= effect(reading, covered, match[0])
+            cells.append(cell)
         rings.append(
             {"fraction": str(fraction), "label": "½" if fraction < 0.6 else "¾", "cells": cells}
         )
-    return {"face": data_uri(reading.face, 192), "rings": rings, "several": len(rings) > 1}
+    return {
+        "face": data_uri(reading.face, 192),
+        "rings": rings,
+        "several": len(rings) > 1,
+        "covered": covered is not None,
+        "expression": reading.expression,
+    }
+
+
+def effect(reading: Reading, covered: Occlusion, crop: int) -> dict:
+    """What covering one crop does: points the expression loses, and the changes in words."""
+    lost = float(covered.loss(reading.expression)[crop])
+    names = [*EXPRESSIONS, *(f"AU{k}" for k in AUS)]
+    whole = np.concatenate([covered.whole_expressions, covered.whole_units])
+    after = np.concatenate([covered.expressions[crop], covered.units[crop]])
+    told = EXPRESSIONS.index(reading.expression)
+    others = [
+        i for i in np.argsort(-abs(after - whole)) if i != told and abs(after - whole)[i] > 0.05
+    ]
+    changes = ", ".join(
+        f"{names[i]} {100 * whole[i]:.0f} → {100 * after[i]:.0f} %" for i in [told, *others[:3]]
+    )
+    return {
+        "effect": f"{-100 * lost:+.0f}".replace("-", "−").replace("+0", "0").replace("−0", "0"),
+        "harm": round(min(1.0, max(0.0, lost)), 3),
+        "becomes": EXPRESSIONS[int(covered.expressions[crop].argmax())],
+        "detail": changes,
+    }
+
+
+def looks(reading: Reading) -> dict | None:
+    """Where the MPP's attentions take their samples, as dots on the face: heavier, brighter.
+
+    The attention over the clues samples a map of crops, not the face, and is left out.
+    """
+    shown = []
+    for name, label in (("shallow", "shallow features"), ("self", "fused features")):
+        if name not in reading.looks:
+            continue
+        points, weights = (a.reshape(-1, *a.shape[4:]) for a in reading.looks[name])
+        shown.append(
+            {"label": label, "picture": data_uri(_dots(reading.face, points, weights), 256)}
+        )
+    return {"pictures": shown} if shown else None
+
+
+def _dots(face: Image.Image, points: np.ndarray, weights: np.ndarray, side: int = 256):
+    """Draw the heaviest sampling points (n, 2), x y in [0, 1], on the darkened face."""
+    weights = weights.reshape(-1)
+    picture = ImageEnhance.Brightness(face.resize((side, side))).enhance(0.55).convert("RGB")
+    pen = ImageDraw.Draw(picture, "RGBA")
+    heaviest = np.argsort(-weights)[:1500][::-1]
+    for i in heaviest:
+        x, y = points[i] * side
+        opacity = int(40 + 200 * weights[i] / weights.max())
+        pen.ellipse((x - 1.6, y - 1.6, x + 1.6, y + 1.6), fill=(255, 150, 95, opacity))
+    return picture
+
+
+def comparison(compared: Comparison) -> dict:
+    """Two readings in words and in bars: expressions, then the units; percentages of both."""
+
+    def row(name: str, first: float, second: float, **more) -> dict:
+        change = round(100 * second) - round(100 * first)
+        return {
+            "name": name,
+            "first": round(100 * first),
+            "second": round(100 * second),
+            "change": f"{change:+d}".replace("-", "−") if change else "0",
+            "large": abs(change) >= 10,
+        } | more
+
+    first, second = compared.first, compared.second
+    return {
+        "sentences": compared.sentences(),
+        "first": data_uri(first.face, 120),
+        "second": data_uri(second.face, 120),
+        "expressions": [
+            row(e, first.expression_probabilities[e], second.expression_probabilities[e])
+            for e in sorted(EXPRESSIONS, key=lambda e: -second.expression_probabilities[e])
+        ],
+        "units": [
+            row(
+                f"AU{k}",
+                first.action_unit_probabilities[k],
+                second.action_unit_probabilities[k],
+                title=ACTION_UNITS[k].name,
+            )
+            for k in AUS
+        ],
+    }
 
 
 def verdict(reading: Reading, caveat: str) -> dict:

@@ -33,9 +33,7 @@ def test_every_row_is_a_reading_of_the_covered_face(portrait):
         seen.whole_units, [reading.action_unit_probabilities[k] for k in AUS], atol=1e-4
     )
     for i in (1, 14):
-        alone, units = predictor.chances(
-            [cover(reading.face, predictor.crops[i].box)], reading.aus
-        )
+        alone, units = predictor.chances([cover(reading.face, predictor.crops[i].box)], reading.aus)
         np.testing.assert_allclose(seen.expressions[i], alone[0], atol=1e-4)
         np.testing.assert_allclose(seen.units[i], units[0], atol=1e-4)
         assert np.abs(seen.expressions[i] - seen.whole_expressions).max() > 1e-3

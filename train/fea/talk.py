@@ -7,9 +7,9 @@ cannot tell: who someone is, age, health, truthfulness, what a person really fee
 
 import random
 
-from feallm.facs import ACTION_UNITS, AUS, EXPRESSIONS, PROTOTYPES, describe, supporting
+from feallm.facs import ACTION_UNITS, AUS, EXPRESSIONS, PROTOTYPES, describe, join, supporting
 from train.fea.questions import as_typed, expand
-from train.fea.writer import join, missing
+from train.fea.writer import missing
 
 Turn = tuple[str, str]
 

@@ -7,7 +7,7 @@ speaks of what a face shows, never of what a person feels.
 
 import random
 
-from feallm.facs import ACTION_UNITS, PROTOTYPES, describe, supporting
+from feallm.facs import ACTION_UNITS, PROTOTYPES, describe, join, supporting
 from feallm.prompts import list_action_units
 
 LOOKS = {
@@ -113,11 +113,6 @@ BEARING = {  # (expression, unit): what the unit contributes; otherwise it is na
     ),
     ("Disgust", 15): ("pulls the lip corners down in dislike", "turns the mouth down in aversion"),
 }
-
-
-def join(parts: list[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def summary(expression: str, aus: tuple[int, ...], rng: random.Random) -> str:
