@@ -240,6 +240,7 @@ def action_units(reading: Reading, thresholds: dict[int, float]) -> dict:
     return {
         "active": [r for r in rows if r["active"]],
         "inactive": [r for r in rows if not r["active"]],
+        "glossary": sorted(rows, key=lambda r: r["au"]),
     }
 
 

@@ -12,7 +12,9 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from feallm import FEALLMConfig, FEALLMForConditionalGeneration
+from feallm import FEALLMConfig, FEALLMForConditionalGeneration, prompts
+from feallm.facs import AUS, EXPRESSIONS
+from feallm.predictor import Reading
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +91,26 @@ def gradient() -> Image.Image:
     """A picture whose red is its x and green its y, in pixels: geometry can be read off."""
     y, x = np.mgrid[0:200, 0:240]
     return Image.fromarray(np.stack([x, y, np.zeros_like(x)], -1).astype(np.uint8))
+
+
+def made_reading(
+    expression: str = "Happiness",
+    aus: tuple[int, ...] = (6, 12),
+    share: float = 0.7,
+    face: Image.Image | None = None,
+) -> Reading:
+    """A reading as a model would give it, for what only shows or compares readings."""
+    rest = (1 - share) / 6
+    return Reading(
+        expression=expression,
+        expression_probabilities={e: share if e == expression else rest for e in EXPRESSIONS},
+        aus=aus,
+        action_unit_probabilities={k: 0.9 if k in aus else 0.1 for k in AUS},
+        summary=f"{expression}. A made-up face.",
+        movements=prompts.list_action_units(aus),
+        reasoning=f"They point to {expression}.",
+        face=face or Image.new("RGB", (96, 96), "grey"),
+        attention=np.full((16, 16), 1 / 16),
+        looks={},
+        image_embeds=torch.zeros(1),
+    )

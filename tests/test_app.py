@@ -3,21 +3,27 @@
 import io
 import re
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import made_reading
+from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-import app
 from feallm import views
 from feallm.configuration import CROP_GROUPS
 from feallm.crops import list_crops
-from feallm.facs import AUS, EXPRESSIONS
+from feallm.facs import AUS
 from feallm.photos import BadPhoto
-from feallm.predictor import Reading
+from page.handlers import uploaded
+from page.layout import build_demo
+from page.theme import launch_options
+from page.visit import Visit
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -34,25 +40,22 @@ class StandIn:
     crops = list_crops(list(CROP_GROUPS))
 
     def __init__(self):
-        self.analysed, self.stopped, self.temperatures = 0, 0, []
+        self.analysed, self.covered, self.stopped, self.temperatures = 0, 0, 0, []
 
-    def analyse(self, face: Image.Image) -> Reading:
+    def analyse(self, face: Image.Image):
         self.analysed += 1
-        shade = np.asarray(face).mean()
-        attention = np.full((16, 16), 1 / 16)
-        return Reading(
-            expression="Happiness",
-            expression_probabilities={e: 0.7 if e == "Happiness" else 0.05 for e in EXPRESSIONS},
-            aus=(6, 12),
-            action_unit_probabilities={k: 0.9 if k in (6, 12) else 0.1 for k in AUS},
-            summary=f"Happiness. Shade {shade:.0f}.",
-            movements="Active action units: AU6 (cheek raiser), AU12 (lip corner puller).",
-            reasoning="AU6 and AU12 point to Happiness.",
-            face=face,
-            attention=attention,
-            looks={},
-            image_embeds=torch.zeros(1),
-        )
+        reading = made_reading(face=face)
+        return replace(reading, summary=f"Happiness. Shade {np.asarray(face).mean():.0f}.")
+
+    def chances(self, faces, active):
+        """Covered faces are unsure; the whole one, which comes first, is as it was read."""
+        self.covered += 1
+        reading = made_reading()
+        expressions = np.full((len(faces), 7), 1 / 7)
+        expressions[0] = list(reading.expression_probabilities.values())
+        units = np.full((len(faces), 12), 0.3)
+        units[0] = list(reading.action_unit_probabilities.values())
+        return expressions, units
 
     def stream(self, reading, messages, temperature=0.0, seed=None):
         self.temperatures.append(temperature)
@@ -82,9 +85,9 @@ expect.set_options(timeout=20_000)  # of a loaded machine
 
 
 def serve(predictor):
-    demo = app.build_demo(predictor)
+    demo = build_demo(predictor)
     _, url, _ = demo.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **app.launch_options()
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options()
     )
     return demo, url
 
@@ -178,7 +181,7 @@ def test_a_photo_is_read_and_shown(page, portrait):
     expect(page.locator("#status")).to_contain_text("1 face")
     page.locator("button.cell").nth(3).focus()
     assert page.locator(".ring[data-ring='0'] .window").evaluate("e => e.style.opacity") == "1"
-    page.get_by_role("button", name="¾ side").click()
+    page.get_by_role("button", name="¾").click()
     expect(page.locator(".ring[data-ring='1']")).to_be_visible()
     page.locator(".chip[data-au=AU12]").hover()
     expect(page.locator("li.unit.lit")).to_have_attribute("data-au", "AU12")
@@ -309,6 +312,87 @@ def test_a_phone_shows_everything_without_sideways_scrolling(browser, stand_in, 
     context.close()
 
 
+def test_covering_is_read_once_and_shown(page, stand_in, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    before = stand_in.covered
+    page.get_by_role("button", name="Covered", exact=True).click()
+    cell = page.locator(".ring[data-ring='0'] button.cell").first
+    expect(cell.locator(".of-covered")).to_have_text("−56")  # from 70 to a seventh
+    cell.focus()
+    expect(page.locator(".detail")).to_contain_text("Happiness 70 → 14 %")
+    page.get_by_role("button", name="Attention", exact=True).click()
+    expect(cell.locator(".of-attention")).to_be_visible()
+    page.get_by_role("button", name="Covered", exact=True).click()
+    expect(cell.locator(".of-covered")).to_be_visible()
+    assert stand_in.covered == before + 1
+
+
+def test_a_second_photo_is_compared_with_the_first(page, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("#status")).to_contain_text("second photo")
+    upload(page, png(portrait.point(lambda v: v // 2)))
+    expect(page.locator(".comparison")).to_contain_text("Both faces read as Happiness")
+    expect(page.locator(".comparison .rows li")).to_have_count(19)
+    page.get_by_label("Stop comparing").click()
+    expect(page.locator(".comparison")).to_have_count(0)
+    expect(page.locator(".verdict strong")).to_be_visible()
+
+
+def test_the_session_can_be_kept(page, portrait, tmp_path):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "Kept?")
+    expect(last_answer(page)).to_contain_text("You asked: Kept?")
+    expect(page.locator("#question .submit-button")).to_be_visible()
+    page.wait_for_timeout(500)  # the archive is renewed after the answer
+    with page.expect_download() as download:
+        page.get_by_text("Export").click()
+    download.value.save_as(tmp_path / "session.zip")
+    with zipfile.ZipFile(tmp_path / "session.zip") as kept:
+        assert "> You asked: Kept?" in kept.read("session.md").decode()
+
+
+def test_suggestions_fit_the_face_and_are_not_repeated(page, portrait):
+    buttons = page.locator("#suggestions button")
+    expect(buttons.first).to_have_text("What emotion is this, and why?")
+    upload(page, png(portrait))
+    expect(page.locator("#suggestions")).to_contain_text("Is the smile genuine?")
+    page.get_by_role("button", name="Is the smile genuine?").click()
+    expect(last_answer(page)).to_contain_text("You asked: Is the smile genuine?")
+    expect(page.locator("#suggestions")).not_to_contain_text("Is the smile genuine?")
+
+
+@pytest.mark.parametrize(
+    ("locale", "word"), [("zh-CN", "动作单元"), ("es-MX", "Unidades de acción")]
+)
+def test_the_interface_follows_the_browsers_language(browser, stand_in, portrait, locale, word):
+    context = browser.new_context(locale=locale)
+    page = context.new_page()
+    page.goto(stand_in.url)
+    expect(page.locator("#units h2")).to_have_text(word)
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_have_text("Happiness")  # the model's word stays
+    expect(page.locator("#units h2")).to_have_text(word)  # drawn again, translated again
+    context.close()
+
+
+def test_the_public_endpoint_gives_the_command_lines_json(stand_in, portrait, couple, tmp_path):
+    couple.save(tmp_path / "couple.png")
+    client = Client(stand_in.url, verbose=False)
+    faces = client.predict(handle_file(tmp_path / "couple.png"), "Who?", api_name="/analyze")
+    assert [f["face"] for f in faces] == [0, 1]
+    assert faces[0]["action_units"] == [6, 12] and "You asked: Who?" in faces[0]["answer"]
+    assert "path" not in faces[0] and "photo" not in faces[0]
+    (tmp_path / "text.png").write_text("no picture")
+    refused = client.predict(handle_file(tmp_path / "text.png"), "", api_name="/analyze")
+    assert "not a picture" in refused[0]["error"]
+    names = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(names) == ["/analyze"]
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -318,16 +402,16 @@ def test_a_phone_shows_everything_without_sideways_scrolling(browser, stand_in, 
         {"path": "/etc/passwd"},
         {"path": "data:image/png;base64,AAAA"},
         {"path": "http://127.0.0.1/x.png"},
-        {"path": str(Path(app.__file__).parent / "assets" / "photo.png")},
+        {"path": str(Path(__file__).parent.parent / "assets" / "photo.png")},
     ],
 )
 def test_only_uploaded_files_are_opened(payload):
     with pytest.raises(BadPhoto):
-        app.uploaded(payload)
+        uploaded(payload)
 
 
 def test_the_chat_shows_the_talk_of_the_chosen_face_only(portrait):
-    visit = app.Visit(portrait, [], chosen=1, talks={0: [{"role": "user", "content": "AU1?"}]})
+    visit = Visit(portrait, [], chosen=1, talks={0: [{"role": "user", "content": "AU1?"}]})
     assert visit.shown() == []
     visit.chosen = 0
     assert visit.shown() == [{"role": "user", "content": views.chat_text("AU1?")}]

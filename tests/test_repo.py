@@ -13,13 +13,14 @@ import feallm
 ROOT = Path(__file__).parent.parent
 SOURCES = [
     ROOT / "app.py",
-    *sorted(p for d in ("feallm", "train", "benchmarks") for p in (ROOT / d).rglob("*.py")),
+    *sorted(p for d in ("feallm", "page", "train", "benchmarks") for p in (ROOT / d).rglob("*.py")),
 ]
 FORBIDDEN = {
-    "feallm": {"app", "train", "benchmarks", "gradio"},
-    "train": {"app", "benchmarks", "gradio"},
-    "app": {"train", "benchmarks"},
-    "benchmarks": {"app", "gradio"},
+    "feallm": {"app", "page", "train", "benchmarks", "gradio"},
+    "train": {"app", "page", "benchmarks", "gradio"},
+    "page": {"app", "train", "benchmarks", "numpy", "torch"},
+    "app": {"train", "benchmarks", "numpy", "gradio"},
+    "benchmarks": {"app", "page", "gradio"},
 }
 
 

@@ -1,12 +1,20 @@
 """What the page's templates are given."""
 
+import base64
+import io
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from conftest import made_reading
 from PIL import Image
 
 from feallm import views
+from feallm.comparison import Comparison
 from feallm.faces import align_face, detect_faces
+from feallm.facs import AUS, EXPRESSIONS
+from feallm.occlusion import Occlusion, occlude
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +31,9 @@ def test_all_views_are_json(predictor, portrait, read):
         views.verdict(reading, ""),
         views.action_units(reading, predictor.thresholds),
         views.matrix(reading, predictor.crops),
+        views.clues(reading, predictor.crops, occlude(predictor, reading)),
+        views.looks(reading),
+        views.comparison(Comparison(reading, reading)),
     ]
     assert json.loads(json.dumps(shown)) == shown
 
@@ -40,6 +51,43 @@ def test_the_ring_holds_every_crop_in_its_place(predictor, read):
     cells = [c for r in ring["rings"] for c in r["cells"] if "percent" in c]
     assert sum(c["percent"] for c in cells) == pytest.approx(100, abs=1)
     assert max(c["strength"] for c in cells) == 1
+
+
+def test_the_effect_of_covering_is_signed_and_in_words():
+    reading = made_reading(share=0.7)
+    whole = np.array(list(reading.expression_probabilities.values()))
+    units = np.array(list(reading.action_unit_probabilities.values()))
+    after = whole.copy()
+    after[[EXPRESSIONS.index("Happiness"), EXPRESSIONS.index("Neutral")]] = 0.2, 0.55
+    less = units.copy()
+    less[AUS.index(12)] = 0.25
+    covered = Occlusion(np.stack([after, whole]), np.stack([less, units]), whole, units)
+    shown = views.effect(reading, covered, 0)
+    assert shown["effect"] == "−50" and shown["harm"] == 0.5 and shown["becomes"] == "Neutral"
+    assert shown["detail"] == "Happiness 70 → 20 %, AU12 90 → 25 %, Neutral 5 → 55 %"
+    unchanged = views.effect(reading, covered, 1)
+    assert (unchanged["effect"], unchanged["detail"]) == ("0", "Happiness 70 → 70 %")
+
+
+def test_sampling_points_are_drawn_where_they_lie():
+    reading = made_reading(face=Image.new("RGB", (96, 96), "white"))
+    points = np.full((4, 2, 1, 1, 2), 0.25)
+    weights = np.ones((4, 2, 1, 1))
+    shown = views.looks(replace(reading, looks={"self": (points, weights)}))
+    assert [p["label"] for p in shown["pictures"]] == ["fused features"]
+    data = base64.b64decode(shown["pictures"][0]["picture"].split(",")[1])
+    picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    orange = (picture[..., 0] - picture[..., 2]) > 60
+    assert orange[64, 64] and orange.sum() < 60
+    assert views.looks(reading) is None
+
+
+def test_a_comparison_shows_both_and_the_change():
+    first, second = made_reading("Neutral", (), 0.4), made_reading("Happiness", (6, 12), 0.7)
+    shown = views.comparison(Comparison(first, second))
+    top = shown["expressions"][0]
+    assert (top["name"], top["first"], top["second"], top["change"]) == ("Happiness", 10, 70, "+60")
+    assert [u["change"] for u in shown["units"] if u["large"]] == ["+80", "+80"]
 
 
 def test_units_are_all_there_once(predictor, read):

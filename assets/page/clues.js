@@ -1,8 +1,17 @@
+const press = (group, button) => element.querySelectorAll(`${group} button`).forEach(b => b.setAttribute('aria-pressed', b === button));
 element.addEventListener('click', event => {
-  const button = event.target.closest('.switch button');
-  if (!button) return;
-  element.querySelector('.clues').dataset.ring = button.dataset.ring;
-  element.querySelectorAll('.switch button').forEach(b => b.setAttribute('aria-pressed', b === button));
+  const ring = event.target.closest('.rings button');
+  if (ring) {
+    element.querySelector('.clues').dataset.ring = ring.dataset.ring;
+    press('.rings', ring);
+  }
+  const view = event.target.closest('.views button');
+  if (!view) return;
+  press('.views', view);
+  const covered = view.dataset.view === 'covered';
+  // the covered faces are read only when somebody asks, and once
+  if (covered && !props.value.covered) trigger('select', { index: 0, value: 'covered' });
+  else element.querySelector('.shown').classList.toggle('covered', covered);
 });
 const outline = event => {
   element.querySelectorAll('.window').forEach(w => w.style.opacity = 0);
@@ -11,6 +20,7 @@ const outline = event => {
   if (!frame) return;
   const d = cell.dataset;
   frame.style.cssText = `opacity:1;left:${d.left}%;top:${d.top}%;width:${d.width}%;height:${d.height}%`;
+  if (props.value.covered) element.querySelector('.detail').textContent = d.detail;
 };
 element.addEventListener('mouseover', outline);
 element.addEventListener('focusin', outline);

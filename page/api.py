@@ -1,0 +1,48 @@
+"""The one public endpoint: a photo in, what the command line prints out.
+
+gradio_client.Client(URL).predict(handle_file("photo.jpg"), api_name="/analyze")
+"""
+
+import gradio as gr
+
+from feallm import Predictor
+from feallm.__main__ import analyse_photo
+from feallm.photos import BadPhoto
+from page.handlers import question_problem, uploaded
+
+
+class Api:
+    """`analyze` around a predictor."""
+
+    def __init__(self, predictor: Predictor):
+        self.predictor = predictor
+
+    def analyze(self, photo: dict | None, question: str = "") -> list[dict]:
+        """Read the facial expression and the FACS action units of every face in a photo.
+
+        Args:
+            photo: A photo with one face or several.
+            question: Optionally, a question about each face.
+
+        Returns:
+            One object per face, or one with an "error" that says why there is none.
+        """
+        if question and (problem := question_problem(question)):
+            return [{"error": problem}]
+        try:
+            path = uploaded(photo)
+        except BadPhoto as problem:
+            return [{"error": str(problem)}]
+        results = list(analyse_photo(self.predictor, path, False, question.strip() or None))
+        for result in results:
+            del result["photo"]  # the upload's name on this server says nothing
+        return results
+
+    def place(self, queue: dict) -> None:
+        """Add the endpoint to the page being built; nothing of it is visible."""
+        photo = gr.Image(type="filepath", visible=False, label="photo")
+        question = gr.Textbox(visible=False, label="question")
+        found = gr.JSON(visible=False, label="faces")
+        gr.Button(visible=False).click(
+            self.analyze, [photo, question], found, api_name="analyze", preprocess=False, **queue
+        )
