@@ -11,6 +11,7 @@ FEALLM_HOST, FEALLM_PORT. On a ZeroGPU Space the model's calls run on the lent G
 
 import argparse
 import os
+import sys
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: no look-ups at all
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -24,7 +25,7 @@ import torch
 
 from feallm import Predictor
 from feallm.predictor import MINI, ModelError
-from page.layout import build_demo
+from page.layout import build_apology, build_demo
 from page.theme import launch_options
 
 ON_SPACES = "SPACE_ID" in os.environ
@@ -58,10 +59,13 @@ def main() -> None:
     args = parser.parse_args()
     try:
         predictor = Predictor(args.model, torch.device(args.device) if args.device else None)
+        lend_gpu(predictor)
+        demo = build_demo(predictor)
     except (ModelError, RuntimeError) as problem:
-        raise SystemExit(str(problem)) from None
-    lend_gpu(predictor)
-    build_demo(predictor).launch(server_name=args.host, server_port=args.port, **launch_options())
+        # a host's visitors never see its log: the page must say it
+        print(problem, file=sys.stderr)
+        demo = build_apology(str(problem))
+    demo.launch(server_name=args.host, server_port=args.port, **launch_options())
 
 
 if __name__ == "__main__":

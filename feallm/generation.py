@@ -27,7 +27,7 @@ def embed(model: Model, input_ids: torch.Tensor, image_embeds: torch.Tensor) -> 
             f"{int(mask.sum())} image placeholders for {image_embeds.shape[0]} x "
             f"{image_embeds.shape[1]} image tokens."
         )
-    return embeds.masked_scatter(mask.unsqueeze(-1), image_embeds.to(embeds.dtype))
+    return embeds.masked_scatter(mask.unsqueeze(-1), image_embeds.to(embeds))
 
 
 class Reader:

@@ -36,6 +36,7 @@ class Reading:
     `expression_probabilities` sum to 1 over the seven; `action_unit_probabilities` are the
     model's own that each unit is present, not intensities. `attention` (C, C) is the LCA's, rows
     summing to 1; `looks` are the MPP's sampling points and weights. `face` is the aligned picture.
+    Everything lies in ordinary memory, so that a reading can outlast a lent GPU.
     """
 
     expression: str
@@ -53,6 +54,14 @@ class Reading:
 
 class ModelError(RuntimeError):
     """A model that cannot be loaded; its text is a sentence that says why."""
+
+
+def excuse(error: RuntimeError) -> str:
+    """Return the sentence for a person when the model failed; what a GPU holds on to is freed."""
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return "The machine ran out of memory. Please try again in a moment."
+    return "The model failed on this. Please try again."
 
 
 def best_device() -> torch.device:
@@ -153,7 +162,7 @@ class Predictor:
             face=face,
             attention=None if attention is None else _numpy(attention[0]),
             looks={n: (_numpy(p[0]), _numpy(w[0])) for n, (p, w) in fused["looks"].items()},
-            image_embeds=embeds,
+            image_embeds=embeds.cpu(),
         )
 
     @torch.inference_mode()
@@ -171,6 +180,26 @@ class Predictor:
         units = self._decide_action_units(embeds, lambda k, _: k in active)[1]
         return _numpy(self._expression_probabilities(embeds, active)), _numpy(units)
 
+    def fitting(self, reading: Reading, messages: list[Message]) -> list[Message]:
+        """Return the newest turns of a talk that the model has room for.
+
+        Raises:
+            ValueError: there is no question, or it alone is too long for the model.
+        """
+        if not messages or messages[-1]["role"] != "user":
+            raise ValueError("The last message must be a question.")
+        room = self.model.config.text_config.max_position_embeddings - MAX_NEW_TOKENS
+        talk = list(messages)
+        while len(self._talk_ids(reading, talk)) > room:
+            if len(talk) < 3:
+                raise ValueError("This question is too long for the model.")
+            talk = talk[2:]
+        return talk
+
+    def _talk_ids(self, reading: Reading, talk: list[Message]) -> list[int]:
+        known = self._known(reading.expression, reading.aus)
+        return self.processor.conversation(known + talk)[0]
+
     def stream(
         self,
         reading: Reading,
@@ -181,22 +210,12 @@ class Predictor:
         """Yield pieces of the answer to a talk about a face; its last message is the question.
 
         The model first reads its own short answers about the face, so that the talk and the
-        analysis agree. The oldest turns are left out when the talk outgrows the model.
+        analysis agree.
 
         Raises:
             ValueError: there is no question, or it alone is too long for the model.
         """
-        if not messages or messages[-1]["role"] != "user":
-            raise ValueError("The last message must be a question.")
-        room = self.model.config.text_config.max_position_embeddings - MAX_NEW_TOKENS
-        known, talk = self._known(reading.expression, reading.aus), list(messages)
-        while True:
-            ids, _ = self.processor.conversation(known + talk)
-            if len(ids) <= room:
-                break
-            if len(talk) < 3:
-                raise ValueError("This question is too long for the model.")
-            talk = talk[2:]
+        ids = self._talk_ids(reading, self.fitting(reading, messages))
         generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
         # inference_mode does not survive a yield into other code: it is entered for each step
         with torch.inference_mode():

@@ -4,9 +4,11 @@ Every handler returns or yields a dict {part: value}; parts it does not name sta
 truth lives in the `Visit`; what a client sends as the chat's value is never read.
 """
 
+import contextlib
 import random
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ from feallm.export import archive
 from feallm.faces import align_face, caveat, detect_faces
 from feallm.occlusion import occlude
 from feallm.photos import BadPhoto, open_photo
+from feallm.predictor import excuse
 from page.visit import Visit
 
 MAX_QUESTION = 1000
@@ -114,7 +117,11 @@ class Handlers:
             }
             begun = time.perf_counter()
             face = align_face(visit.photo, visit.faces[visit.chosen], self.predictor.face_size)
-            visit.readings[visit.chosen] = self.predictor.analyse(face)
+            try:
+                visit.readings[visit.chosen] = self.predictor.analyse(face)
+            except RuntimeError as error:
+                yield self.show(visit) | {self.parts.status: f"**{self.failed(error)}**"}
+                return
             done.append(f"read in {time.perf_counter() - begun:.1f} s")
         yield self.show(visit) | {self.parts.status: " · ".join(done)}
 
@@ -150,7 +157,11 @@ class Handlers:
         if not visit or not visit.reading or visit.reading.attention is None:
             return {self.parts.clues: gr.skip()}
         if visit.chosen not in visit.covered:
-            visit.covered[visit.chosen] = occlude(self.predictor, visit.reading)
+            try:
+                visit.covered[visit.chosen] = occlude(self.predictor, visit.reading)
+            except RuntimeError as error:
+                gr.Warning(self.failed(error))
+                return {self.parts.clues: gr.skip()}
         shown = views.clues(visit.reading, self.predictor.crops, visit.covered[visit.chosen])
         return {self.parts.state: visit, self.parts.clues: shown}
 
@@ -199,20 +210,31 @@ class Handlers:
     def answer(self, visit: Visit, temperature: float = 0.0) -> Iterator[dict]:
         """Stream the answer; what was written when a visitor stops or leaves stays in the talk."""
         p, written = self.parts, {"role": "assistant", "content": ""}
-        pieces = self.predictor.stream(
-            visit.reading, list(visit.talk), temperature, random.getrandbits(31)
-        )
+        asked = list(visit.talk)
         visit.talk.append(written)
         try:
-            for piece in pieces:
-                written["content"] += piece
-                yield {p.chat: visit.shown(), p.state: visit}
+            if len(self.predictor.fitting(visit.reading, asked)) < len(asked):
+                gr.Info("The talk has grown long: its oldest questions are no longer considered.")
+            pieces = self.predictor.stream(
+                visit.reading, asked, temperature, random.getrandbits(31)
+            )
+            # closed at once when the visitor stops or leaves, so that the model is free
+            with contextlib.closing(pieces):
+                for piece in pieces:
+                    written["content"] += piece
+                    yield {p.chat: visit.shown(), p.state: visit}
         except ValueError as problem:
             written["content"] = str(problem)
+        except RuntimeError as error:
+            written["content"] += f" ({self.failed(error)})"
         finally:
-            pieces.close()
             written["content"] = written["content"].strip() or "(stopped)"
         yield {p.chat: visit.shown(), p.state: visit}
+
+    def failed(self, error: RuntimeError) -> str:
+        """Write an error to the server's log and return what the visitor is told."""
+        traceback.print_exception(error)
+        return excuse(error)
 
     def settle(self, visit: Visit | None) -> dict:
         """After an answer, whole or stopped: the question box, the next questions, the export."""

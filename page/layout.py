@@ -6,13 +6,14 @@ import gradio as gr
 
 from feallm import Predictor
 from feallm.suggestions import suggest
+from feallm.views import chat_text
 from page.api import Api
 from page.handlers import Handlers
 from page.theme import ASSETS
 from page.words import t
 
-KEEP_SECONDS = 3600
-"""Uploads and visitors' states are deleted after this long."""
+SWEEP_SECONDS, KEEP_SECONDS = 600, 3000
+"""Every SWEEP, uploads and states older than KEEP are deleted: within the hour, as promised."""
 PRIVACY = (
     "Photos stay on this server, are deleted within the hour and are never used for training. "
     "Answers describe visible expression, not what a person feels, and can be wrong."
@@ -37,13 +38,25 @@ def template(name: str, **options) -> gr.HTML:
 def build_demo(predictor: Predictor) -> gr.Blocks:
     """Return the page around a loaded predictor (or a stand-in with its methods)."""
     with gr.Blocks(
-        title="FEALLM: facial emotion, explained", fill_width=True, delete_cache=(600, KEEP_SECONDS)
+        title="FEALLM: facial emotion, explained",
+        fill_width=True,
+        delete_cache=(SWEEP_SECONDS, KEEP_SECONDS),
     ) as demo:
         parts = place_parts()
         connect(demo, parts, Handlers(predictor, parts))
         Api(predictor).place(MODEL)
     # explicit: on ZeroGPU the default would be 1
     return demo.queue(max_size=24)
+
+
+def build_apology(problem: str) -> gr.Blocks:
+    """Return a page that says why there is no model."""
+    with gr.Blocks(title="FEALLM", fill_width=True) as demo:
+        header = template("header")
+        demo.load(lambda: {"model": "no model", "device": "–"}, None, header, **QUIET)
+        gr.Markdown(t("The model could not be loaded, so photos cannot be read now."))
+        gr.Markdown(chat_text(problem))
+    return demo
 
 
 def place_parts() -> SimpleNamespace:

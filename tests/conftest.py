@@ -10,11 +10,27 @@ import pytest
 import torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
+from playwright.sync_api import expect, sync_playwright
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, prompts
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.predictor import Reading
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+expect.set_options(timeout=20_000)  # of a loaded machine
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(autouse=True)

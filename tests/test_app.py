@@ -1,77 +1,26 @@
 """The page in a real browser: with a stand-in for the model where only the page matters."""
 
-import io
 import re
 import time
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from conftest import made_reading
+from axe_playwright_python.sync_playwright import Axe
+from browsing import StandIn, ask, png, serve, upload
 from gradio_client import Client, handle_file
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from feallm import views
-from feallm.configuration import CROP_GROUPS
-from feallm.crops import list_crops
-from feallm.facs import AUS
 from feallm.photos import BadPhoto
 from page.handlers import uploaded
-from page.layout import build_demo
+from page.layout import build_apology
 from page.theme import launch_options
 from page.visit import Visit
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-
-
-class StandIn:
-    """Answers at once, and says which face it was asked about."""
-
-    name, device, face_size = "stand-in", torch.device("cpu"), 96
-    thresholds = dict.fromkeys(AUS, 0.5)
-    crops = list_crops(list(CROP_GROUPS))
-
-    def __init__(self):
-        self.analysed, self.covered, self.stopped, self.temperatures = 0, 0, 0, []
-
-    def analyse(self, face: Image.Image):
-        self.analysed += 1
-        reading = made_reading(face=face)
-        return replace(reading, summary=f"Happiness. Shade {np.asarray(face).mean():.0f}.")
-
-    def chances(self, faces, active):
-        """Covered faces are unsure; the whole one, which comes first, is as it was read."""
-        self.covered += 1
-        reading = made_reading()
-        expressions = np.full((len(faces), 7), 1 / 7)
-        expressions[0] = list(reading.expression_probabilities.values())
-        units = np.full((len(faces), 12), 0.3)
-        units[0] = list(reading.action_unit_probabilities.values())
-        return expressions, units
-
-    def stream(self, reading, messages, temperature=0.0, seed=None):
-        self.temperatures.append(temperature)
-        try:
-            question = messages[-1]["content"]
-            slow = "slowly" in question
-            for word in f"You asked: {question} AU12 says {reading.summary}".split(" "):
-                time.sleep(0.02)
-                yield word + " "
-            for _ in range(400 if slow else 0):
-                time.sleep(0.05)
-                yield "more "
-        finally:
-            self.stopped += 1
-
-
+THEIRS = re.compile("^$")
+"""What axe finds in Gradio's own parts, and we cannot change."""
 WATCH_LAST_ANSWER = """() => {
     window.seen = new Set();
     const look = () => {
@@ -81,23 +30,6 @@ WATCH_LAST_ANSWER = """() => {
     new MutationObserver(look).observe(document.querySelector('#chat'),
         {subtree: true, childList: true, characterData: true});
 }"""
-expect.set_options(timeout=20_000)  # of a loaded machine
-
-
-def serve(predictor):
-    demo = build_demo(predictor)
-    _, url, _ = demo.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options()
-    )
-    return demo, url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -117,21 +49,6 @@ def page(browser, stand_in):
     expect(page.locator("#upload")).to_be_visible()
     yield page
     context.close()
-
-
-def png(picture: Image.Image) -> dict:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return {"name": "photo.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
-
-
-def upload(page: Page, file: dict) -> None:
-    page.locator("#upload input[type=file]").set_input_files(file)
-
-
-def ask(page: Page, question: str) -> None:
-    page.locator("#question textarea").fill(question)
-    page.locator("#question textarea").press("Enter")
 
 
 def last_answer(page: Page):
@@ -226,6 +143,43 @@ def test_stop_keeps_what_was_written_and_frees_the_model(page, stand_in, portrai
     assert len(last_answer(page).inner_text()) == length
     ask(page, "And now?")
     expect(last_answer(page)).to_contain_text("You asked: And now?")
+
+
+def test_a_closed_tab_frees_the_model(browser, stand_in, portrait):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(stand_in.url)
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "Tell me slowly")
+    expect(last_answer(page)).to_contain_text("more more")
+    ended = stand_in.stopped
+    context.close()
+    left = time.monotonic()
+    while stand_in.stopped == ended and time.monotonic() < left + 10:
+        time.sleep(0.02)
+    assert stand_in.stopped > ended  # how soon is the soak's matter (benchmarks.soak)
+
+
+def test_a_failure_is_said_without_its_details_and_the_next_question_works(page, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "Please fail")
+    expect(last_answer(page)).to_contain_text("The model failed on this. Please try again.")
+    assert "secret" not in page.content()
+    ask(page, "And now?")
+    expect(last_answer(page)).to_contain_text("You asked: And now?")
+
+
+def test_a_long_talk_says_what_it_forgets(page, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    for k in range(4):
+        expect(page.get_by_text("no longer considered")).to_have_count(0)
+        ask(page, f"Question {k}?")
+        expect(last_answer(page)).to_contain_text(f"You asked: Question {k}?")
+        expect(page.locator("#question .submit-button")).to_be_visible()
+    expect(page.get_by_text("no longer considered").first).to_be_visible()
 
 
 def test_retry_and_undo(page, stand_in, portrait):
@@ -391,6 +345,43 @@ def test_the_public_endpoint_gives_the_command_lines_json(stand_in, portrait, co
     assert "not a picture" in refused[0]["error"]
     names = client.view_api(return_format="dict")["named_endpoints"]
     assert list(names) == ["/analyze"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_of_ours(browser, stand_in, portrait, scheme):
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(stand_in.url)
+    expect(page.locator("#upload")).to_be_visible()
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    page.get_by_role("button", name="Covered", exact=True).click()
+    expect(page.locator(".shown.covered")).to_be_visible()
+    page.locator(".matrix summary").click()
+    ask(page, "Is the smile genuine?")
+    expect(page.locator("#question .submit-button")).to_be_visible()
+    found = Axe().run(page).response["violations"]
+    ours = {}
+    for rule in found:
+        targets = [str(node["target"][-1]) for node in rule["nodes"]]
+        ours[rule["id"]] = [t for t in targets if not THEIRS.search(t)]
+    assert {rule: targets for rule, targets in ours.items() if targets} == {}
+    context.close()
+
+
+def test_without_a_model_the_page_says_so(browser):
+    demo = build_apology("The model nowhere cannot be loaded: no such <folder>.")
+    options = launch_options()
+    _, url, _ = demo.launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options
+    )
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(url)
+    expect(page.get_by_text("The model could not be loaded")).to_be_visible()
+    expect(page.get_by_text("no such <folder>")).to_be_visible()
+    context.close()
+    demo.close()
 
 
 @pytest.mark.parametrize(
