@@ -84,12 +84,14 @@ def huge_png(side: int) -> bytes:
         (b"this is text", "not a picture"),
         (b"", "not a picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (b"<html><img src='x'></html>", "not a picture"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "not a picture"),
         (encoded(picture(), "JPEG")[:400], "damaged"),
         (encoded(picture(), "PNG")[:-600], "damaged"),
         (huge_png(65000), "too large"),
         (encoded(Image.new("RGB", (30, 30)), "PNG"), "too small"),
     ],
-    ids=["text", "empty", "svg", "cut jpeg", "cut png", "65000 x 65000", "tiny"],
+    ids=["text", "empty", "svg", "html", "heic", "cut jpeg", "cut png", "65000 x 65000", "tiny"],
 )
 def test_what_cannot_be_used_gets_a_sentence(data, sentence):
     with pytest.raises(BadPhoto, match=sentence) as problem:
@@ -105,3 +107,10 @@ def test_a_missing_file_gets_a_sentence(tmp_path):
 def test_a_large_photo_is_reduced():
     photo, _ = open_photo(encoded(Image.new("RGB", (6000, 3000)), "JPEG"))
     assert photo.size == (4096, 2048)
+
+
+def test_a_jpeg_of_108_megapixels_is_decoded_small():
+    data = encoded(Image.new("L", (12000, 9000)), "JPEG")
+    assert len(data) < 2e6
+    photo, _ = open_photo(data)
+    assert photo.size == (4096, 3072)

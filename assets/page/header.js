@@ -3,9 +3,31 @@ element.addEventListener('click', event => {
   const link = event.target.closest('a[href^="#"]');
   if (link) { event.preventDefault(); document.querySelector(link.getAttribute('href'))?.scrollIntoView({ behavior: 'smooth' }); }
 });
-document.addEventListener('mouseover', event => {
-  const source = event.target.closest?.('#chat code, .chip[data-au], li.unit');
+// every AU in the chat, in a chain or on a bar lights the others of its number
+const UNIT = /^AU\d+$/;
+const unitOf = target => {
+  const source = target.closest?.('#chat code, [data-au]');
   const unit = source && (source.dataset.au || source.textContent.trim());
+  return UNIT.test(unit) ? unit : null;
+};
+const light = event => {
+  const unit = unitOf(event.target);
   document.querySelectorAll('[data-au].lit').forEach(e => e.classList.remove('lit'));
-  if (unit && /^AU\d+$/.test(unit)) document.querySelectorAll(`[data-au="${unit}"]`).forEach(e => e.classList.add('lit'));
-});
+  if (unit) document.querySelectorAll(`[data-au="${unit}"]`).forEach(e => e.classList.add('lit'));
+};
+const follow = event => {
+  if (event.type === 'keydown' && event.key !== 'Enter') return;
+  const unit = event.target.closest?.('#chat code') && unitOf(event.target);
+  if (!unit) return;
+  document.querySelector(`li.unit[data-au="${unit}"]`)?.scrollIntoView({ block: 'center' });
+  light(event);
+};
+document.addEventListener('mouseover', light);
+document.addEventListener('focusin', light);
+document.addEventListener('click', follow);
+document.addEventListener('keydown', follow);
+new MutationObserver(() => document.querySelectorAll('#chat code:not([tabindex])').forEach(e => {
+  if (!UNIT.test(e.textContent.trim())) return;
+  e.tabIndex = 0;
+  e.setAttribute('role', 'link');
+})).observe(document.body, { childList: true, subtree: true });
