@@ -12,9 +12,12 @@ FEALLM_HOST, FEALLM_PORT. On a ZeroGPU Space the model's calls run on the lent G
 import argparse
 import os
 import sys
+import tempfile
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: no look-ups at all
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# a folder of our own: what lies in it is deleted by its age
+os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), "feallm-uploads"))
 
 try:
     import spaces  # on ZeroGPU this must come before anything touches CUDA
@@ -24,7 +27,7 @@ except ImportError:
 import torch
 
 from feallm import Predictor
-from feallm.predictor import MINI, ModelError
+from feallm.predictor import MINI
 from page.layout import build_apology, build_demo
 from page.theme import launch_options
 
@@ -61,10 +64,10 @@ def main() -> None:
         predictor = Predictor(args.model, torch.device(args.device) if args.device else None)
         lend_gpu(predictor)
         demo = build_demo(predictor)
-    except (ModelError, RuntimeError) as problem:
-        # a host's visitors never see its log: the page must say it
+    except RuntimeError as problem:  # a ModelError, or no such device
         print(problem, file=sys.stderr)
-        demo = build_apology(str(problem))
+        # a host's visitors never see its log: the page must say it
+        demo = build_apology()
     demo.launch(server_name=args.host, server_port=args.port, **launch_options())
 
 

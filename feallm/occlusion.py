@@ -1,8 +1,9 @@
 """What a reading would be with one local crop covered: the cause beside the attention.
 
 Attention tells where the LCA took its clues from, not what they changed. Here each crop's square is
-painted with the face's mean colour, in the picture that tower and LCA both see, and the face is
-read again. Ours; the paper shows attention alone.
+painted with the face's mean colour, in the picture that tower and LCA both see, and the
+probabilities are read again, given the action units that were found in the whole face: what changes
+is then the picture's part alone. Ours; the paper shows attention alone.
 """
 
 from dataclasses import dataclass

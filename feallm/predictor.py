@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor, prompts
 from feallm.configuration import FEALLMConfig
@@ -52,14 +53,17 @@ class Reading:
     image_embeds: torch.Tensor
 
 
+class QuestionTooLong(ValueError):
+    """A question that alone fills the model; its text is a sentence for the person who asked."""
+
+
 class ModelError(RuntimeError):
     """A model that cannot be loaded; its text is a sentence that says why."""
 
 
 def excuse(error: RuntimeError) -> str:
-    """Return the sentence for a person when the model failed; what a GPU holds on to is freed."""
+    """Return the sentence for a person when the model failed."""
     if isinstance(error, torch.OutOfMemoryError):
-        torch.cuda.empty_cache()
         return "The machine ran out of memory. Please try again in a moment."
     return "The model failed on this. Please try again."
 
@@ -104,7 +108,7 @@ class Predictor:
                 model, config=config, dtype=self.dtype, output_loading_info=True
             )
             self.processor = FEALLMProcessor.from_pretrained(model)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(
                 f"The model {model} cannot be loaded: {str(error).splitlines()[0]}"
             ) from error
@@ -184,7 +188,8 @@ class Predictor:
         """Return the newest turns of a talk that the model has room for.
 
         Raises:
-            ValueError: there is no question, or it alone is too long for the model.
+            QuestionTooLong: the last question alone is too long for the model.
+            ValueError: there is no question.
         """
         if not messages or messages[-1]["role"] != "user":
             raise ValueError("The last message must be a question.")
@@ -192,7 +197,7 @@ class Predictor:
         talk = list(messages)
         while len(self._talk_ids(reading, talk)) > room:
             if len(talk) < 3:
-                raise ValueError("This question is too long for the model.")
+                raise QuestionTooLong("This question is too long for the model.")
             talk = talk[2:]
         return talk
 
@@ -213,7 +218,7 @@ class Predictor:
         analysis agree.
 
         Raises:
-            ValueError: there is no question, or it alone is too long for the model.
+            QuestionTooLong, ValueError: as `fitting`.
         """
         ids = self._talk_ids(reading, self.fitting(reading, messages))
         generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)

@@ -134,13 +134,12 @@ def effect(reading: Reading, covered: Occlusion, crop: int) -> dict:
     return {
         "effect": f"{-100 * lost:+.0f}".replace("-", "−").replace("+0", "0").replace("−0", "0"),
         "harm": round(min(1.0, max(0.0, lost)), 3),
-        "becomes": EXPRESSIONS[int(covered.expressions[crop].argmax())],
         "detail": changes,
     }
 
 
 def looks(reading: Reading) -> dict | None:
-    """Where the MPP's attentions take their samples, as dots on the face: heavier, brighter.
+    """Where the MPP's attentions take their heaviest samples, as dots on the face.
 
     The attention over the clues samples a map of crops, not the face, and is left out.
     """

@@ -8,7 +8,8 @@ import gradio as gr
 from feallm import Predictor
 from feallm.__main__ import analyse_photo
 from feallm.photos import BadPhoto
-from page.handlers import question_problem, uploaded
+from feallm.predictor import QuestionTooLong
+from page.handlers import FAILURES, question_problem, sentence_for, uploaded
 
 
 class Api:
@@ -27,13 +28,15 @@ class Api:
         Returns:
             One object per face, or one with an "error" that says why there is none.
         """
+        question = (question or "").strip() or None
         if question and (problem := question_problem(question)):
             return [{"error": problem}]
         try:
-            path = uploaded(photo)
-        except BadPhoto as problem:
+            results = list(analyse_photo(self.predictor, uploaded(photo), False, question))
+        except (BadPhoto, QuestionTooLong) as problem:
             return [{"error": str(problem)}]
-        results = list(analyse_photo(self.predictor, path, False, question.strip() or None))
+        except FAILURES as error:
+            return [{"error": sentence_for(error)}]
         for result in results:
             del result["photo"]  # the upload's name on this server says nothing
         return results

@@ -1,7 +1,10 @@
 """What happens on the page: check, call `feallm`, hand its views to the parts.
 
 Every handler returns or yields a dict {part: value}; parts it does not name stay as they are. The
-truth lives in the `Visit`; what a client sends as the chat's value is never read.
+truth lives in the `Visit`, which handlers change in place; what a client sends as the chat's value
+is never read. A visitor's events overlap: a face is chosen while an answer is written, a photo
+changed while a question waits. So a question names its face, and a visit that was `left` is
+never shown again.
 """
 
 import contextlib
@@ -19,17 +22,19 @@ from matplotlib.cbook import get_sample_data
 
 from feallm import Predictor, views
 from feallm.export import archive
-from feallm.faces import align_face, caveat, detect_faces
+from feallm.faces import detect_faces
 from feallm.occlusion import occlude
 from feallm.photos import BadPhoto, open_photo
-from feallm.predictor import excuse
-from page.visit import Visit
+from feallm.predictor import QuestionTooLong, excuse
+from page.visit import Question, Visit
 
 MAX_QUESTION = 1000
 NO_FACE = (
     "No face was found. Use a photo that shows the whole face, well lit and not too small; "
     "sunglasses and strong profiles hide what the detector looks for."
 )
+FAILURES = (RuntimeError, gr.Error)
+"""What the model raises here, and what a lent GPU's queue makes of it."""
 
 
 def uploaded(payload: dict | None) -> Path:
@@ -55,6 +60,16 @@ def question_problem(question: str | None) -> str | None:
     return None
 
 
+def sentence_for(error: Exception) -> str:
+    """Write a failure to the server's log and return what the visitor is told."""
+    traceback.print_exception(error)
+    return error.message if isinstance(error, gr.Error) else excuse(error)
+
+
+def refusal(sentence: str, title: str) -> gr.Error:
+    return gr.Error(sentence, title=title, print_exception=False)
+
+
 class Handlers:
     """The page's events around one predictor; `parts` are the components they speak to."""
 
@@ -66,28 +81,41 @@ class Handlers:
 
     # --- the photo
 
-    def start(self, source: dict | str | None, visit: Visit | None) -> Iterator[dict]:
-        """A photo was given: find its faces and read the largest."""
-        p = self.parts
-        if not source:
-            yield {p.status: gr.skip()}
+    def start(self, payload: dict | None, visit: Visit | None) -> Iterator[dict]:
+        """A photo was uploaded."""
+        if not payload:
+            yield {self.parts.status: gr.skip()}
             return
+        try:
+            path = uploaded(payload)
+        except BadPhoto as problem:
+            yield self.refuse(problem)
+            return
+        yield from self.open(path, visit)
+
+    def start_example(self, visit: Visit | None) -> Iterator[dict]:
+        yield from self.open(get_sample_data("grace_hopper.jpg", asfileobj=False), visit)
+
+    def open(self, path: Path, visit: Visit | None) -> Iterator[dict]:
+        """Find the faces of a photo and read the largest."""
+        p = self.parts
         yield {p.status: "Finding faces …"}
         begun = time.perf_counter()
         try:
-            photo, note = open_photo(source if isinstance(source, str) else uploaded(source))
+            photo, note = open_photo(path)
             faces = detect_faces(photo)
             if not faces:
                 raise BadPhoto(NO_FACE)
         except BadPhoto as problem:
-            gr.Warning(str(problem), title="This photo cannot be used", duration=10)
-            yield {p.upload: gr.update(value=None), p.status: f"**{problem}**"}
+            yield self.refuse(problem)
             return
         if note:
             gr.Info(note)
         found = f"found in {time.perf_counter() - begun:.1f} s"
-        fresh = Visit(photo, faces, reference=visit.reference if visit else None)
+        reference = visit.reference if visit else None
+        fresh = Visit.of(photo, faces, self.predictor.face_size, reference)
         opened = {
+            p.state: fresh,
             p.upload: gr.update(visible=False),
             p.example: gr.update(visible=False),
             p.tools: gr.update(visible=True),
@@ -95,183 +123,223 @@ class Handlers:
         for seen in self.read(fresh, found):
             yield opened | seen
 
-    def start_example(self, visit: Visit | None) -> Iterator[dict]:
-        yield from self.start(str(get_sample_data("grace_hopper.jpg", asfileobj=False)), visit)
+    def refuse(self, problem: BadPhoto) -> dict:
+        """Say what is wrong with a photo and make room for another."""
+        gr.Warning(str(problem), title="This photo cannot be used", duration=10)
+        return {self.parts.upload: gr.update(value=None), self.parts.status: f"**{problem}**"}
 
-    def choose(self, visit: Visit | None, event: gr.EventData) -> Iterator[dict]:
-        """Another face of the photo was chosen."""
+    def choose(self, visit: Visit | None, event: gr.EventData) -> dict:
+        """Another face of the photo was chosen: show what is known of it."""
         index = event.index
         if not visit or not isinstance(index, int) or not 0 <= index < len(visit.faces):
+            return {self.parts.status: gr.skip()}
+        visit.chosen = index
+        return self.show(visit)
+
+    def read(self, visit: Visit | None, found: str = "") -> Iterator[dict]:
+        """Analyse the chosen face unless that was done, and show it."""
+        if not visit or visit.left:
             yield {self.parts.status: gr.skip()}
             return
-        visit.chosen = index
-        yield from self.read(visit)
-
-    def read(self, visit: Visit, found: str = "") -> Iterator[dict]:
-        """Analyse the chosen face unless that was done, and show it."""
-        count = f"{len(visit.faces)} face{'s' if len(visit.faces) > 1 else ''}"
-        done = [count, found] if found else [count]
-        if not visit.reading:
-            yield self.show(visit) | {
-                self.parts.status: " · ".join([*done, f"reading face {visit.chosen + 1} …"])
-            }
+        chosen, status = visit.chosen, self.parts.status
+        count = len(visit.faces)
+        done = [f"{count} face{'s' if count > 1 else ''}", *filter(None, [found])]
+        if chosen not in visit.readings:
+            reading = f"reading face {chosen + 1} …"
+            yield self.show(visit) | {status: " · ".join([*done, reading])}
             begun = time.perf_counter()
-            face = align_face(visit.photo, visit.faces[visit.chosen], self.predictor.face_size)
             try:
-                visit.readings[visit.chosen] = self.predictor.analyse(face)
-            except RuntimeError as error:
-                yield self.show(visit) | {self.parts.status: f"**{self.failed(error)}**"}
+                visit.readings[chosen] = self.predictor.analyse(visit.portraits[chosen])
+            except FAILURES as error:
+                yield {status: f"**{sentence_for(error)}**"}
                 return
             done.append(f"read in {time.perf_counter() - begun:.1f} s")
-        yield self.show(visit) | {self.parts.status: " · ".join(done)}
+        if not visit.left:
+            yield self.show(visit) | {status: " · ".join(done)}
 
     def show(self, visit: Visit) -> dict:
         """Every part that shows the chosen face."""
         p, reading = self.parts, visit.reading
         shown = {
-            p.state: visit,
             p.stage: views.stage(visit.photo, visit.faces, visit.chosen),
             p.chat: visit.shown(),
             **dict(zip(p.suggestions, visit.suggestions(), strict=True)),
-            p.download: gr.update(value=None, interactive=False),
         }
         if not reading:
             return shown | {part: None for part in p.evidence}
-        note = caveat(visit.faces[visit.chosen], visit.photo)
-        looked_at = reading.attention is not None
+        has_crops = reading.attention is not None
         crops, compared = self.predictor.crops, visit.comparison
+        covered = visit.covered.get(visit.chosen)
         return shown | {
-            p.verdict: views.verdict(reading, note),
+            p.verdict: views.verdict(reading, visit.caveats[visit.chosen]),
             p.units: views.action_units(reading, self.predictor.thresholds),
-            p.clues: views.clues(reading, crops, visit.covered.get(visit.chosen))
-            if looked_at
-            else None,
-            p.matrix: views.matrix(reading, crops) if looked_at else None,
+            p.clues: views.clues(reading, crops, covered) if has_crops else None,
+            p.matrix: views.matrix(reading, crops) if has_crops else None,
             p.looks: views.looks(reading),
             p.comparison: views.comparison(compared) if compared else None,
-            p.download: self.package(visit),
         }
 
-    def cover(self, visit: Visit | None) -> dict:
+    def cover(self, visit: Visit | None) -> Iterator[dict]:
         """Read the chosen face with each crop covered, once."""
-        if not visit or not visit.reading or visit.reading.attention is None:
-            return {self.parts.clues: gr.skip()}
-        if visit.chosen not in visit.covered:
+        p, skip = self.parts, {self.parts.clues: gr.skip()}
+        if not visit or visit.left or not visit.reading or visit.reading.attention is None:
+            yield skip
+            return
+        chosen, reading = visit.chosen, visit.reading
+        if chosen not in visit.covered:
+            yield {p.status: f"Covering each crop of face {chosen + 1} …"}
+            begun = time.perf_counter()
             try:
-                visit.covered[visit.chosen] = occlude(self.predictor, visit.reading)
-            except RuntimeError as error:
-                gr.Warning(self.failed(error))
-                return {self.parts.clues: gr.skip()}
-        shown = views.clues(visit.reading, self.predictor.crops, visit.covered[visit.chosen])
-        return {self.parts.state: visit, self.parts.clues: shown}
+                visit.covered[chosen] = occlude(self.predictor, reading)
+            except FAILURES as error:
+                yield {p.status: f"**{sentence_for(error)}**"} | skip
+                return
+            yield {p.status: f"Covered in {time.perf_counter() - begun:.1f} s"}
+        if visit.chosen == chosen and not visit.left:
+            yield {p.clues: views.clues(reading, self.predictor.crops, visit.covered[chosen])}
 
     def reset(self, visit: Visit | None) -> dict:
         """Make room for another photo; what it is compared with stays."""
-        p = self.parts
-        kept = Visit(reference=visit.reference) if visit and visit.reference else None
+        p, reference = self.parts, visit.reference if visit else None
+        if visit:
+            visit.left, visit.asked = True, None
         return {
-            p.state: kept,
+            p.state: Visit(reference=reference) if reference else None,
             p.upload: gr.update(value=None, visible=True),
             p.example: gr.update(visible=True),
             p.tools: gr.update(visible=False),
             p.stage: None,
-            p.status: "Choose the second photo." if kept else "",
+            p.status: "Choose the second photo." if reference else "",
             p.chat: [],
-            p.download: gr.update(value=None, interactive=False),
+            p.question: gr.update(submit_btn=True, stop_btn=False),
             **{part: None for part in p.evidence},
         }
 
     def compare(self, visit: Visit | None) -> dict:
         """Keep the chosen face to compare the next photo with."""
-        if visit and visit.reading:
-            visit.reference = visit.reading
+        if not visit or not visit.reading:
+            gr.Info("This face is still being read. Try again in a moment.")
+            return {self.parts.status: gr.skip()}
+        visit.reference = visit.reading
         return self.reset(visit)
 
     def stop_comparing(self, visit: Visit | None) -> dict:
         if visit:
             visit.reference = None
-        return {self.parts.state: visit, self.parts.comparison: None}
+        return {self.parts.comparison: None}
+
+    def package(self, visit: Visit | None) -> dict:
+        """Write the session's archive where it is swept away with the uploads."""
+        if not visit or not visit.readings:
+            return {self.parts.download: gr.skip()}
+        predictor = self.predictor
+        data = archive(visit.photo, visit.entries(), predictor.name, predictor.thresholds)
+        folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+        (folder / "feallm-session.zip").write_bytes(data)
+        return {self.parts.download: gr.update(value=str(folder / "feallm-session.zip"))}
 
     # --- the talk
 
-    def ask(self, question: str | None, visit: Visit | None) -> dict:
-        """Take a question into the talk; refuse what cannot be answered, keeping the draft."""
-        p = self.parts
-        if not visit or not visit.reading:
-            raise gr.Error(
-                "Add a photo first, then ask about it.", title="No photo yet", print_exception=False
-            )
-        if problem := question_problem(question):
-            raise gr.Error(problem, title="Not asked", print_exception=False)
-        visit.talk.append({"role": "user", "content": question.strip()})
-        box = gr.update(value="", submit_btn=False, stop_btn=True)
-        return {p.question: box, p.chat: visit.shown(), p.state: visit}
+    def ask(self, text: str | None, visit: Visit | None) -> dict:
+        """Take a question; refuse what cannot be answered, keeping the draft."""
+        if not visit or not visit.faces:
+            raise refusal("Add a photo first, then ask about it.", "No photo yet")
+        if not visit.reading:
+            raise refusal("This face is still being read. Ask again in a moment.", "Not yet")
+        if visit.asked:
+            raise refusal("One question at a time: the last one is not answered yet.", "Not yet")
+        if problem := question_problem(text):
+            raise refusal(problem, "Not asked")
+        visit.asked = Question(visit.chosen, text.strip())
+        return self.busy(visit)
 
-    def answer(self, visit: Visit, temperature: float = 0.0) -> Iterator[dict]:
+    def retry(self, visit: Visit | None) -> dict:
+        """Ask the last question again, with a little chance in the answer."""
+        if not visit or visit.asked or len(visit.talk) < 2:
+            raise refusal("There is no finished answer to try again.", "Not yet")
+        visit.asked = Question(visit.chosen, visit.talk[-2]["content"], temperature=0.7)
+        del visit.talk[-2:]
+        return self.busy(visit, clear_draft=False)
+
+    def busy(self, visit: Visit, clear_draft: bool = True) -> dict:
+        """The page while a question waits or is answered."""
+        p, draft = self.parts, {"value": ""} if clear_draft else {}
+        return {
+            p.question: gr.update(submit_btn=False, stop_btn=True, **draft),
+            p.chat: visit.shown(),
+            p.status: "Waiting for the model …",
+        }
+
+    def answer(self, visit: Visit | None) -> Iterator[dict]:
         """Stream the answer; what was written when a visitor stops or leaves stays in the talk."""
-        p, written = self.parts, {"role": "assistant", "content": ""}
-        asked = list(visit.talk)
-        visit.talk.append(written)
+        p, question = self.parts, visit.asked if visit else None
+        if not question or question.started:
+            yield {p.chat: gr.skip()}
+            return
+        reading, talk = visit.readings[question.face], visit.talks.setdefault(question.face, [])
+        asked = [*talk, {"role": "user", "content": question.text}]
+        written = {"role": "assistant", "content": ""}
+        question.started = True
+        talk += [asked[-1], written]
+        begun = time.perf_counter()
         try:
-            if len(self.predictor.fitting(visit.reading, asked)) < len(asked):
+            if len(self.predictor.fitting(reading, asked)) < len(asked):
                 gr.Info("The talk has grown long: its oldest questions are no longer considered.")
             pieces = self.predictor.stream(
-                visit.reading, asked, temperature, random.getrandbits(31)
+                reading, asked, question.temperature, random.getrandbits(31)
             )
             # closed at once when the visitor stops or leaves, so that the model is free
             with contextlib.closing(pieces):
                 for piece in pieces:
                     written["content"] += piece
-                    yield {p.chat: visit.shown(), p.state: visit}
-        except ValueError as problem:
+                    if visit.left:
+                        return
+                    yield {p.chat: visit.shown(), p.status: "Writing …"}
+        except QuestionTooLong as problem:
             written["content"] = str(problem)
-        except RuntimeError as error:
-            written["content"] += f" ({self.failed(error)})"
+        except (*FAILURES, ValueError) as error:
+            written["content"] = f"{written['content']} ({sentence_for(error)})"
         finally:
             written["content"] = written["content"].strip() or "(stopped)"
-        yield {p.chat: visit.shown(), p.state: visit}
-
-    def failed(self, error: RuntimeError) -> str:
-        """Write an error to the server's log and return what the visitor is told."""
-        traceback.print_exception(error)
-        return excuse(error)
+            if visit.asked is question:  # after a stop there may be a newer one
+                visit.asked = None
+        words = len(written["content"].split())
+        took = f"{words} words in {time.perf_counter() - begun:.1f} s"
+        yield {p.chat: visit.shown(), p.status: took}
 
     def settle(self, visit: Visit | None) -> dict:
-        """After an answer, whole or stopped: the question box, the next questions, the export."""
+        """After an answer, whole, refused or stopped: the question box and the next questions."""
         p = self.parts
         box = {p.question: gr.update(submit_btn=True, stop_btn=False)}
-        if not visit or not visit.reading:
+        if not visit or not visit.faces:
             return box
         next_questions = dict(zip(p.suggestions, visit.suggestions(), strict=True))
-        return box | next_questions | {p.download: self.package(visit)}
+        return box | next_questions
 
-    def retry(self, visit: Visit | None) -> Iterator[dict]:
-        """Answer the last question again, with a little chance in it."""
-        if not visit or len(visit.talk) < 2:
-            yield {self.parts.chat: gr.skip()}
-            return
-        visit.talk.pop()
-        yield from self.answer(visit, temperature=0.7)
+    def drop(self, visit: Visit | None) -> dict:
+        """A question will not be answered; what was written of an answer already begun stays."""
+        if visit and visit.asked:
+            waiting, visit.asked = not visit.asked.started, None
+            if waiting:
+                return self.settle(visit) | {self.parts.chat: visit.shown()}
+        return self.settle(visit)
+
+    def stop(self, visit: Visit | None) -> dict:
+        return self.drop(visit) | {self.parts.status: "Stopped."}
 
     def undo(self, visit: Visit | None) -> dict:
         """Take the last question and its answer back into the box."""
         p = self.parts
-        if not visit or len(visit.talk) < 2:
+        if not visit or visit.asked or len(visit.talk) < 2:
             return {p.chat: gr.skip()}
         question = visit.talk[-2]["content"]
         del visit.talk[-2:]
-        return {p.chat: visit.shown(), p.question: question, p.state: visit}
+        return {p.chat: visit.shown(), p.question: question}
 
     def clear(self, visit: Visit | None) -> dict:
-        p = self.parts
+        """Forget the talk about the chosen face."""
         if not visit:
-            return {p.chat: []}
+            return {self.parts.chat: []}
+        visit.asked = None
         visit.talks.pop(visit.chosen, None)
-        return {p.chat: visit.shown(), p.state: visit}
-
-    def package(self, visit: Visit) -> dict:
-        """Write the session's archive where Gradio deletes it with the uploads."""
-        data = archive(visit.photo, visit.entries(), self.predictor.name, self.predictor.thresholds)
-        folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
-        (folder / "feallm-session.zip").write_bytes(data)
-        return gr.update(value=str(folder / "feallm-session.zip"), interactive=True)
+        return {self.parts.chat: visit.shown()}

@@ -12,7 +12,7 @@ CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self' blob: data:; media-src 'self' blob:; "
-    "worker-src 'self' blob:; object-src 'none'"
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
 ORANGE = (
     *("#fff4ef", "#ffe4d8", "#ffc7b0", "#ffa17d", "#fb7a4e", "#ef5a2b"),
@@ -51,7 +51,7 @@ def launch_options() -> dict:
     policy = f'<meta http-equiv="Content-Security-Policy" content="{CSP}">'
     return {
         "theme": theme(),
-        "css": (ASSETS / "page.css").read_text(),
+        "css": (ASSETS / "page.css").read_text("utf-8"),
         "head": policy + head_script(),
         "i18n": gr.I18n(**translations()),
         "footer_links": [],

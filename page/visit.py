@@ -1,32 +1,68 @@
 """What one visitor has: a photo, its faces, what was read in them and the talks about them."""
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
 from feallm import views
 from feallm.comparison import Comparison
 from feallm.export import Entry
-from feallm.faces import Face
+from feallm.faces import Face, align_face, caveat
 from feallm.occlusion import Occlusion
 from feallm.predictor import Reading
 from feallm.suggestions import suggest
+
+SHOWN_SIDE = 1280
+"""Longer side in pixels of the photo that is kept: to show and to export, not to read."""
+
+
+@dataclass
+class Question:
+    """A question that waits for its answer, or is being answered."""
+
+    face: int
+    text: str
+    temperature: float = 0.0
+    started: bool = False
 
 
 @dataclass
 class Visit:
     """One visitor's photo and talks; the chat on the page is only a picture of `talks`.
 
-    `reference` is a reading of an earlier photo that this one is compared with.
+    `portraits` are the aligned faces, cut from the photo at its full size. `reference` is a reading
+    of an earlier photo that this one is compared with. A talk holds whole turns only: a question
+    enters it together with its answer. `left` is set when the visitor has turned to another photo.
     """
 
     photo: Image.Image | None = None
     faces: list[Face] = field(default_factory=list)
+    portraits: list[Image.Image] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
+    reference: Reading | None = None
     chosen: int = 0
     readings: dict[int, Reading] = field(default_factory=dict)
     talks: dict[int, list[dict]] = field(default_factory=dict)
     covered: dict[int, Occlusion] = field(default_factory=dict)
-    reference: Reading | None = None
+    asked: Question | None = None
+    left: bool = False
+    begun: float = field(default_factory=time.time)
+
+    @classmethod
+    def of(
+        cls, photo: Image.Image, faces: list[Face], face_size: int, reference: Reading | None
+    ) -> "Visit":
+        """Return a visit that keeps what is needed of a photo, and not its twelve megapixels."""
+        portraits = [align_face(photo, face, face_size) for face in faces]
+        caveats = [caveat(face, photo) for face in faces]
+        scale = min(1.0, SHOWN_SIDE / max(photo.size))
+        shown = photo.resize((round(photo.width * scale), round(photo.height * scale)))
+        moved = [
+            replace(f, box=tuple(v * scale for v in f.box), landmarks=f.landmarks * scale)
+            for f in faces
+        ]
+        return cls(shown, moved, portraits, caveats, reference)
 
     @property
     def reading(self) -> Reading | None:
@@ -47,14 +83,18 @@ class Visit:
         if self.reading:
             described = f"{self.reading.summary} {self.reading.movements}"
             opening = [{"role": "assistant", "content": described}]
+        waiting = []
+        if self.asked and self.asked.face == self.chosen and not self.asked.started:
+            waiting = [{"role": "user", "content": self.asked.text}]
         return [
             {"role": m["role"], "content": views.chat_text(m["content"])}
-            for m in opening + self.talk
+            for m in opening + self.talk + waiting
         ]
 
     def suggestions(self) -> list[str]:
         """Three questions that fit the chosen face and were not asked yet."""
-        return suggest(self.reading, [m["content"] for m in self.talk if m["role"] == "user"])
+        asked = [m["content"] for m in self.talk if m["role"] == "user"]
+        return suggest(self.reading, asked + ([self.asked.text] if self.asked else []))
 
     def entries(self) -> list[Entry]:
         """Every face that was read, for an export."""

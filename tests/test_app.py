@@ -19,8 +19,6 @@ from page.layout import build_apology
 from page.theme import launch_options
 from page.visit import Visit
 
-THEIRS = re.compile("^$")
-"""What axe finds in Gradio's own parts, and we cannot change."""
 WATCH_LAST_ANSWER = """() => {
     window.seen = new Set();
     const look = () => {
@@ -144,11 +142,69 @@ def test_stop_keeps_what_was_written_and_frees_the_model(page, stand_in, portrai
             break
         time.sleep(0.05)
     assert stand_in.stopped > ended
+    time.sleep(1)  # what was on its way has come
     length = len(last_answer(page).inner_text())
     time.sleep(0.4)
     assert len(last_answer(page).inner_text()) == length
     ask(page, "And now?")
     expect(last_answer(page)).to_contain_text("You asked: And now?")
+
+
+def test_events_that_overlap_leave_whole_talks(page, stand_in, couple):
+    """Ask twice, choose another face while an answer is written, go back: every turn is whole."""
+    upload(page, png(couple))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "Tell me slowly")
+    expect(last_answer(page)).to_contain_text("more")
+    page.get_by_role("button", name="Which action units are active?").click()
+    expect(page.get_by_text("One question at a time")).to_be_visible()
+    page.locator(".face").nth(1).click()
+    expect(page.locator(".face").nth(1)).to_have_attribute("aria-pressed", "true")
+    page.locator("#question .stop-button").click()
+    expect(page.locator("#question .submit-button")).to_be_visible()
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "And this one?")
+    expect(last_answer(page)).to_contain_text("You asked: And this one?")
+    expect(page.locator("#question .submit-button")).to_be_visible()
+    page.locator(".face").nth(0).click()
+    expect(page.locator("#chat")).to_contain_text("You asked: Tell me slowly")
+    expect(page.locator("#chat")).not_to_contain_text("And this one?")
+    ask(page, "And the first again?")
+    expect(last_answer(page)).to_contain_text("You asked: And the first again?")
+
+
+def test_a_question_stopped_while_it_waits_leaves_nothing(page, browser, stand_in, portrait):
+    other = browser.new_context().new_page()
+    other.goto(stand_in.url)
+    for tab in (other, page):
+        upload(tab, png(portrait))
+        expect(tab.locator(".verdict strong")).to_be_visible()
+    ask(other, "Tell me slowly")
+    expect(last_answer(other)).to_contain_text("more")
+    ask(page, "Waiting?")
+    expect(page.locator("#chat")).to_contain_text("Waiting?")
+    page.locator("#question .stop-button").click()
+    expect(page.locator("#chat")).not_to_contain_text("Waiting?")
+    other.context.close()
+    ask(page, "Now?")
+    expect(last_answer(page)).to_contain_text("You asked: Now?")
+
+
+def test_another_photo_is_not_overtaken_by_the_old_answer(page, stand_in, portrait):
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "Tell me slowly")
+    expect(last_answer(page)).to_contain_text("more more")
+    page.get_by_role("button", name="Change photo").click()
+    expect(page.locator("#upload")).to_be_visible()
+    time.sleep(1)
+    assert page.locator("#chat .message").count() == 0
+    assert page.locator(".verdict strong").count() == 0
+    expect(page.locator("#question .submit-button")).to_be_visible()
+    upload(page, png(portrait))
+    expect(page.locator(".verdict strong")).to_be_visible()
+    ask(page, "New?")
+    expect(last_answer(page)).to_contain_text("You asked: New?")
 
 
 def test_a_closed_tab_frees_the_model(browser, stand_in, portrait):
@@ -307,7 +363,6 @@ def test_the_session_can_be_kept(page, portrait, tmp_path):
     ask(page, "Kept?")
     expect(last_answer(page)).to_contain_text("You asked: Kept?")
     expect(page.locator("#question .submit-button")).to_be_visible()
-    page.wait_for_timeout(500)  # the archive is renewed after the answer
     with page.expect_download() as download:
         page.get_by_text("Export").click()
     download.value.save_as(tmp_path / "session.zip")
@@ -354,8 +409,10 @@ def test_the_public_endpoint_gives_the_command_lines_json(stand_in, portrait, co
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_of_ours(browser, stand_in, portrait, scheme):
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+def test_axe_finds_nothing(browser, stand_in, portrait, scheme):
+    context = browser.new_context(  # at rest: colours in between are nobody's
+        viewport={"width": 1440, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
     page = context.new_page()
     page.goto(stand_in.url)
     expect(page.locator("#upload")).to_be_visible()
@@ -366,17 +423,15 @@ def test_axe_finds_nothing_of_ours(browser, stand_in, portrait, scheme):
     page.locator(".matrix summary").click()
     ask(page, "Is the smile genuine?")
     expect(page.locator("#question .submit-button")).to_be_visible()
-    found = Axe().run(page).response["violations"]
-    ours = {}
-    for rule in found:
-        targets = [str(node["target"][-1]) for node in rule["nodes"]]
-        ours[rule["id"]] = [t for t in targets if not THEIRS.search(t)]
-    assert {rule: targets for rule, targets in ours.items() if targets} == {}
+    result = Axe().run(page).response
+    assert len(result["passes"]) > 20  # it looked
+    found = {r["id"]: [node["target"] for node in r["nodes"]] for r in result["violations"]}
+    assert found == {}
     context.close()
 
 
 def test_without_a_model_the_page_says_so(browser):
-    demo = build_apology("The model nowhere cannot be loaded: no such <folder>.")
+    demo = build_apology()
     options = launch_options()
     _, url, _ = demo.launch(
         server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options
@@ -385,7 +440,6 @@ def test_without_a_model_the_page_says_so(browser):
     page = context.new_page()
     page.goto(url)
     expect(page.get_by_text("The model could not be loaded")).to_be_visible()
-    expect(page.get_by_text("no such <folder>")).to_be_visible()
     context.close()
     demo.close()
 

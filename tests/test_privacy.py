@@ -1,19 +1,24 @@
 """Nothing leaves the machine and nothing is kept; a killed page serves again."""
 
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
-from browsing import StandIn, png, serve, upload
+from browsing import StandIn, ask, png, serve, upload
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
 
 import page.layout
-from page.layout import build_demo
+from page.keeping import sweep_files
 
 ROOT = Path(__file__).parent.parent
 WATCHED = """
@@ -42,7 +47,8 @@ class Server:
 
     def start(self) -> None:
         env = os.environ | {"FEALLM_PORT": str(self.port), "GRADIO_TEMP_DIR": str(self.folder)}
-        del env["GRADIO_ANALYTICS_ENABLED"]  # the page itself must silence it
+        for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
+            env.pop(name, None)  # the page itself must keep silent
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", WATCHED], cwd=ROOT, env=env, stdout=log, stderr=log
@@ -95,39 +101,93 @@ def test_neither_server_nor_browser_speaks_to_the_outside(browser, server, portr
     assert "LOOKUP localhost" in heard.stdout
 
 
-def test_a_killed_page_serves_again(browser, server, portrait):
+def test_a_killed_page_serves_again_and_sweeps_what_it_left(browser, server, portrait):
+    left = server.folder / "of-the-killed" / "photo.png"
+    left.parent.mkdir()
+    left.write_bytes(b"a face")
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()
+    os.utime(left, (0, 0))  # as if it had been long ago
     server.start()
     assert visit(browser, server, portrait) == []
+    assert not left.parent.exists()
 
 
-def test_uploads_and_exports_are_deleted(browser, monkeypatch, tmp_path, portrait):
+def test_uploads_exports_and_sessions_are_deleted(browser, monkeypatch, tmp_path, portrait):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr(page.layout, "SWEEP_SECONDS", 1)
-    monkeypatch.setattr(page.layout, "KEEP_SECONDS", 2)
+    monkeypatch.setattr(page.layout, "KEEP_SECONDS", 4)
     demo, url = serve(StandIn())
     context = browser.new_context()
     tab = context.new_page()
     tab.goto(url)
     upload(tab, png(portrait))
     expect(tab.locator(".verdict strong")).to_be_visible()
+    with tab.expect_download():
+        tab.get_by_role("button", name="Export").click()
 
     def kept() -> list[str]:
-        return [p.suffix for p in tmp_path.rglob("*") if p.suffix in (".png", ".zip", ".webp")]
+        return [p.suffix for p in tmp_path.rglob("*") if p.is_file()]
 
-    assert {".png", ".zip"} <= set(kept())
-    until = time.monotonic() + 30
-    while kept() and time.monotonic() < until:
+    def sessions() -> int:
+        return len(demo.state_holder.session_data)
+
+    assert {".png", ".zip"} <= set(kept()) and sessions() > 0
+    until = time.monotonic() + 40
+    while (kept() or sessions()) and time.monotonic() < until:
         time.sleep(0.5)
-    assert kept() == []
+    assert kept() == [] and sessions() == 0
+    ask(tab, "Still there?")
+    expect(tab.get_by_text("Add a photo first")).to_be_visible()
     context.close()
     demo.close()
 
 
+def test_only_old_files_and_empty_folders_are_swept(tmp_path):
+    old, new = tmp_path / "a" / "old.png", tmp_path / "b" / "new.png"
+    for path in (old, new):
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    sweep_files(tmp_path, 60)
+    assert not old.parent.exists() and new.exists()
+
+
 def test_the_promise_on_the_page_is_kept_with_room_to_spare():
     assert page.layout.SWEEP_SECONDS + page.layout.KEEP_SECONDS <= 3600
-    assert build_demo(StandIn()).delete_cache == (
-        page.layout.SWEEP_SECONDS,
-        page.layout.KEEP_SECONDS,
-    )
+
+
+def test_an_address_is_never_fetched(portrait):
+    """Gradio itself would download it before any handler runs."""
+    asked = []
+
+    class Trap(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+    trap = http.server.HTTPServer(("127.0.0.1", 0), Trap)
+    threading.Thread(target=trap.serve_forever, daemon=True).start()
+    demo, url = serve(StandIn())
+    looked_up = []
+    sys.addaudithook(lambda e, a: looked_up.append(a[0]) if e == "socket.getaddrinfo" else None)
+    client = Client(url, verbose=False)
+    before = len(looked_up)
+    for address in (f"http://127.0.0.1:{trap.server_port}/face.png", "http://example.com/x.png"):
+        photo = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
+        with pytest.raises(AppError):
+            client.predict(photo, "", api_name="/analyze")
+    assert asked == []
+    assert not [host for host in looked_up[before:] if "127.0.0.1" not in str(host)]
+    trap.shutdown()
+    demo.close()
+
+
+def test_the_queue_cannot_be_skipped():
+    demo, url = serve(StandIn())
+    answer = httpx.post(f"{url}gradio_api/run/analyze", json={"data": [None, ""]})
+    assert answer.status_code in (401, 403, 404)
+    demo.close()

@@ -1,17 +1,24 @@
-const press = (group, button) => element.querySelectorAll(`${group} button`).forEach(b => b.setAttribute('aria-pressed', b === button));
+// the visitor's choices, kept when Gradio draws the part again
+let ring = '0', covered = false;
+const shown = () => element.querySelector('.shown');
+const press = (button, pressed) => button?.setAttribute('aria-pressed', pressed);
+const apply = () => {
+  if (!element.querySelector(`.rings [data-ring="${ring}"]`)) ring = '0';
+  element.querySelector('.clues').dataset.ring = ring;
+  element.querySelectorAll('.rings button').forEach(b => press(b, b.dataset.ring === ring));
+  const view = covered && props.value?.covered;
+  shown()?.classList.toggle('covered', Boolean(view));
+  press(element.querySelector('[data-view=attention]'), !view);
+  press(element.querySelector('[data-view=covered]'), Boolean(view));
+};
+watch('value', apply);
 element.addEventListener('click', event => {
-  const ring = event.target.closest('.rings button');
-  if (ring) {
-    element.querySelector('.clues').dataset.ring = ring.dataset.ring;
-    press('.rings', ring);
-  }
-  const view = event.target.closest('.views button');
-  if (!view) return;
-  press('.views', view);
-  const covered = view.dataset.view === 'covered';
+  ring = event.target.closest('.rings button')?.dataset.ring ?? ring;
+  const view = event.target.closest('.views button')?.dataset.view;
+  if (view) covered = view === 'covered';
   // the covered faces are read only when somebody asks, and once
-  if (covered && !props.value.covered) trigger('select', { index: 0, value: 'covered' });
-  else element.querySelector('.shown').classList.toggle('covered', covered);
+  if (view === 'covered' && !props.value.covered) trigger('select', { index: 0, value: 'covered' });
+  apply();
 });
 const outline = event => {
   element.querySelectorAll('.window').forEach(w => w.style.opacity = 0);

@@ -1,8 +1,17 @@
 element.addEventListener('click', event => {
   if (event.target.closest('.theme')) document.body.classList.toggle('dark');
   const link = event.target.closest('a[href^="#"]');
-  if (link) { event.preventDefault(); document.querySelector(link.getAttribute('href'))?.scrollIntoView({ behavior: 'smooth' }); }
+  if (!link) return;
+  event.preventDefault();
+  const column = document.querySelector(link.getAttribute('href'));
+  // on a phone the columns have no box of their own, their parts have
+  const target = [column, ...column.children].find(e => e.getClientRects().length);
+  const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  target?.scrollIntoView({ behavior: calm ? 'auto' : 'smooth' });
 });
+// Gradio's parts: progress and errors are announced, the model's English is marked as such
+document.querySelector('#status')?.setAttribute('aria-live', 'polite');
+document.querySelector('#chat')?.setAttribute('lang', 'en');
 // every AU in the chat, in a chain or on a bar lights the others of its number
 const UNIT = /^AU\d+$/;
 const unitOf = target => {

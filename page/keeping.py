@@ -1,0 +1,71 @@
+"""What a visitor leaves behind, and for how long: uploads on the disk, sessions in memory.
+
+Gradio deletes only files it remembers, and keeps every part's last value of a session that ended;
+a photo would outlive both a kill and its hour. So files go by their age alone, whichever process
+wrote them, and a session goes as a whole.
+"""
+
+import threading
+import time
+from pathlib import Path
+
+import gradio as gr
+from gradio import processing_utils
+
+from page.visit import Visit
+
+
+def sweep_files(folder: Path, age: float) -> None:
+    """Delete the files in a folder that are older than `age` seconds, and empty folders."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after what it holds
+        try:
+            if path.is_dir():
+                path.rmdir()
+            elif time.time() - path.lstat().st_mtime > age:
+                path.unlink()
+        except OSError:
+            continue  # not empty, or somebody else was faster
+
+
+def sweep_sessions(demo: gr.Blocks, age: float) -> None:
+    """Forget the sessions whose photo came, or whose last event was, over `age` seconds ago."""
+    holder = getattr(demo, "state_holder", None)  # there is none before the launch
+    if holder is None:
+        return
+    now = time.time()
+    for name, used in list(holder.time_last_used.items()):
+        session = holder.session_data.get(name)
+        values = list(session.state_data.values()) if session else []
+        visits = [v.begun for v in values if isinstance(v, Visit)]
+        if now - min([used.timestamp(), *visits]) > age:
+            holder.session_data.pop(name, None)
+            holder.time_last_used.pop(name, None)
+
+
+def keep_clean(demo: gr.Blocks, folder: Path, every: float, age: float) -> None:
+    """Sweep now and every `every` seconds, in the background, as long as the process lives."""
+
+    def sweep() -> None:
+        while True:
+            sweep_files(folder, age)
+            sweep_sessions(demo, age)
+            time.sleep(every)
+
+    threading.Thread(target=sweep, name="sweeper", daemon=True).start()
+
+
+def refuse_downloads() -> None:
+    """Never fetch a photo for a visitor who sends its address instead of the photo.
+
+    Gradio would, before any handler of ours sees the payload.
+    """
+
+    async def refuse(url: str, cache_dir: str) -> str:
+        raise gr.Error("Send the photo itself, not its address.", print_exception=False)
+
+    def refuse_at_once(url: str, cache_dir: str) -> str:
+        raise gr.Error("Send the photo itself, not its address.", print_exception=False)
+
+    processing_utils.async_ssrf_protected_download = refuse
+    processing_utils.ssrf_protected_download = refuse_at_once
+    processing_utils.save_url_to_cache = refuse_at_once
