@@ -36,6 +36,8 @@ QUESTIONS = (
     "What is AU12?",
     "How sure are you?",
 )
+FAILURES = ("(stopped)", "failed on this", "out of memory", "must be")
+"""In an answer nobody stopped, these are the page's excuses."""
 WARM_UP = 0.3
 """Share of the run after which memory must stay flat."""
 
@@ -47,17 +49,33 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def event_index(client: Client, name: str) -> int:
-    """Return the number of the page's event whose handler has a name."""
-    return next(d["id"] for d in client.config["dependencies"] if d["api_name"] == name)
+def connect(url: str) -> tuple[Client, dict[str, int]]:
+    """Return a client that may call the page's own events, and their numbers by name."""
+    client = Client(url, verbose=False)
+    for endpoint in client.endpoints.values():
+        endpoint.is_valid = True  # the client would leave the private ones alone
+    return client, {d["api_name"]: d["id"] for d in client.config["dependencies"]}
+
+
+def reading_of(parts: tuple) -> tuple | None:
+    """Return what the page shows of a face: its expression and every unit's percentage."""
+    shown = [p for p in parts if isinstance(p, dict)]
+    verdict = next((p for p in shown if "expression" in p and "chain" in p), None)
+    units = next((p for p in shown if "glossary" in p), None)
+    if not verdict or not units:
+        return None
+    return verdict["expression"], *((u["au"], u["percent"]) for u in units["glossary"])
 
 
 class Visitor(threading.Thread):
-    """Uploads, asks and stops at random until the time is over."""
+    """Uploads, asks and stops at random until the time is over.
 
-    def __init__(self, number: int, url: str, photos: list[Path], until: float):
+    `expected` is the reading of each photo when nobody else was there.
+    """
+
+    def __init__(self, number: int, url: str, expected: dict[Path, tuple], until: float):
         super().__init__(daemon=True)
-        self.number, self.url, self.photos, self.until = number, url, photos, until
+        self.number, self.url, self.expected, self.until = number, url, expected, until
         self.rng = random.Random(number)
         self.done = {"photos": 0, "answers": 0, "stopped": 0}
         self.seconds: list[float] = []
@@ -66,42 +84,46 @@ class Visitor(threading.Thread):
     def run(self) -> None:
         try:
             while time.monotonic() < self.until:
-                self.visit(Client(self.url, verbose=False))
+                self.visit()
         except Exception as error:  # whatever it is, the soak has failed and says so
             self.problems.append(f"visitor {self.number}: {type(error).__name__}: {error}")
 
-    def visit(self, client: Client) -> None:
+    def visit(self) -> None:
         """One tab: a photo, some questions with the visitor's own mark, some of them stopped."""
-        on = {n: event_index(client, n) for n in ("start", "ask", "answer", "settle")}
-        photo = handle_file(self.rng.choice(self.photos))
+        client, on = connect(self.url)
+        photo = self.rng.choice(list(self.expected))
         begun = time.monotonic()
-        seen = client.predict(photo, fn_index=on["start"])
+        seen = reading_of(client.predict(handle_file(photo), fn_index=on["start"]))
         self.seconds.append(time.monotonic() - begun)
-        if not any(isinstance(part, dict) and part.get("expression") for part in seen):
-            self.problems.append(f"visitor {self.number}: no reading: {seen[4]!r}")
+        if seen != self.expected[photo]:
+            self.problems.append(f"visitor {self.number} sent {photo.name} and was shown {seen}")
             return
         self.done["photos"] += 1
         for _ in range(self.rng.randint(1, 3)):
             if time.monotonic() > self.until:
-                return
+                break
             question = f"{self.rng.choice(QUESTIONS)} (visitor {self.number})"
             client.predict(question, fn_index=on["ask"])
             job = client.submit(fn_index=on["answer"])
             if self.rng.random() < 0.3:
                 time.sleep(self.rng.random() * 0.3)
                 job.cancel()
+                client.predict(fn_index=on["stop"])
                 self.done["stopped"] += 1
-                continue
-            self.check(job.result(timeout=120))
-            self.done["answers"] += 1
-            client.predict(fn_index=on["settle"])
+            else:
+                self.check(job.result(timeout=300)[0])
+                self.done["answers"] += 1
+        client.close()
 
     def check(self, chat: list[dict]) -> None:
-        """The talk shown must be this visitor's alone."""
+        """The talk shown must be this visitor's alone, and end in an answer."""
         text = json.dumps(chat)
         marks = {m.split(")")[0] for m in text.split("(visitor ")[1:]}
+        last = chat[-1]["content"][0]["text"]
         if marks != {str(self.number)}:
             self.problems.append(f"visitor {self.number} was shown the talk of {marks}")
+        if chat[-1]["role"] != "assistant" or any(f in last for f in FAILURES):
+            self.problems.append(f"visitor {self.number} was answered {last!r}")
 
 
 def serve(port: int) -> subprocess.Popen:
@@ -137,16 +159,23 @@ def main() -> None:
     photos = sorted(args.photos.glob("*.jpg")) if args.photos else example_photos(made)
     port = free_port()
     server = serve(port)
+    url = f"http://127.0.0.1:{port}"
     try:
+        expected = {}
+        for photo in photos:
+            client, on = connect(url)
+            expected[photo] = reading_of(client.predict(handle_file(photo), fn_index=on["start"]))
+        if None in expected.values():
+            raise SystemExit("Every photo needs a face.")
         begun, process = time.monotonic(), psutil.Process(server.pid)
         until = begun + 60 * args.minutes
-        visitors = [
-            Visitor(i, f"http://127.0.0.1:{port}", photos, until) for i in range(args.visitors)
-        ]
+        visitors = [Visitor(i, url, expected, until) for i in range(args.visitors)]
         for visitor in visitors:
             visitor.start()
         memory = []
-        while any(v.is_alive() for v in visitors) and time.monotonic() < until + 120:
+        while any(v.is_alive() for v in visitors) and time.monotonic() < until + 300:
+            if server.poll() is not None:
+                raise SystemExit("The page died.")
             memory.append((time.monotonic() - begun, process.memory_info().rss / 2**20))
             time.sleep(1)
     finally:
