@@ -22,7 +22,7 @@ class Api:
         """Read the facial expression and the FACS action units of every face in a photo.
 
         Args:
-            photo: A photo with one face or several.
+            photo: A photo with one face or several: a data: address or an upload, never a URL.
             question: Optionally, a question about each face.
 
         Returns:
