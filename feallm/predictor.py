@@ -2,8 +2,9 @@
 
 An analysis asks the model two short questions and reads its own probabilities where the answers
 are written: the action units, and the expression both at once and after the units, for each tells
-of the other. Then it writes the paper's three texts in one batch, each continuing what was decided,
-so that texts and probabilities agree.
+of the other. All are read from the face and from its mirror image and averaged: neither side of a
+face has the last word. Then it writes the paper's three texts in one batch, each continuing what
+was decided, so that texts and probabilities agree.
 """
 
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import SafetensorError
 
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor, prompts
@@ -144,13 +145,13 @@ class Predictor:
         Without `texts` the three texts hold only what was decided, as they would open: the label,
         the list of action units, and nothing; that is all an evaluation needs.
         """
-        fused, embeds = self._encode([face])
+        fused, both = self._encode([face, ImageOps.mirror(face)])
+        embeds = both[:1]
         aus, chances = self._decide_action_units(
-            embeds, lambda k, chance: float(chance) > self.thresholds[k]
+            both, lambda k, chance: float(chance.mean()) > self.thresholds[k]
         )
-        probabilities = dict(
-            zip(EXPRESSIONS, self._expression_probabilities(embeds, aus)[0].tolist(), strict=True)
-        )
+        shares = self._expression_probabilities(both, aus).mean(0)
+        probabilities = dict(zip(EXPRESSIONS, shares.tolist(), strict=True))
         expression = max(probabilities, key=probabilities.get)
         openings = (f"{expression}.", prompts.list_action_units(aus), "")
         written = self._texts(embeds, expression, aus, openings) if texts else openings
@@ -159,7 +160,7 @@ class Predictor:
             expression=expression,
             expression_probabilities=probabilities,
             aus=aus,
-            action_unit_probabilities=dict(zip(AUS, chances[0].tolist(), strict=True)),
+            action_unit_probabilities=dict(zip(AUS, chances.mean(0).tolist(), strict=True)),
             summary=written[0],
             movements=written[1],
             reasoning=written[2],
@@ -180,9 +181,11 @@ class Predictor:
             units before it in `active`: for choosing thresholds, and for comparing versions of
             one face.
         """
-        _, embeds = self._encode(faces)
+        _, embeds = self._encode([*faces, *map(ImageOps.mirror, faces)])
         units = self._decide_action_units(embeds, lambda k, _: k in active)[1]
-        return _numpy(self._expression_probabilities(embeds, active)), _numpy(units)
+        shares = self._expression_probabilities(embeds, active)
+        halves = (2, len(faces), -1)  # the faces, then their mirror images
+        return _numpy(shares.view(halves).mean(0)), _numpy(units.view(halves).mean(0))
 
     def fitting(self, reading: Reading, messages: list[Message]) -> list[Message]:
         """Return the newest turns of a talk that the model has room for.

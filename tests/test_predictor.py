@@ -1,7 +1,10 @@
 """feallm-mini as shipped: its probabilities are exact, its texts agree with them, it talks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from PIL import ImageOps
 
 from feallm import Predictor, prompts
 from feallm.conversation import encode
@@ -22,6 +25,14 @@ def reading(exact, portrait):
     return exact.analyse(align_face(portrait, detect_faces(portrait)[0], exact.face_size))
 
 
+@pytest.fixture(scope="module")
+def sides(exact, reading):
+    """The face and its mirror image, over which every probability is averaged."""
+    with torch.inference_mode():
+        _, mirrored = exact._encode([ImageOps.mirror(reading.face)])
+    return reading, replace(reading, image_embeds=mirrored)
+
+
 @torch.inference_mode()
 def log_chance(predictor, reading, question: str, answer: str, before=()) -> float:
     """Log-probability of an answer's ids after a question, without any cache."""
@@ -39,25 +50,26 @@ def test_the_portrait_smiles_or_is_calm(reading):
     assert 0 < reading.action_unit_probabilities[12] < 1
 
 
-def test_expression_probabilities_are_the_language_models(exact, reading):
+def test_expression_probabilities_are_the_language_models(exact, reading, sides):
     question = prompts.EXPRESSION_QUESTION
     units = [
         {"role": "user", "content": prompts.ACTION_UNITS_QUESTION},
         {"role": "assistant", "content": prompts.list_action_units(reading.aus)},
     ]
-    # each label is one token of the mini's tokenizer
-    alone, after = (
-        torch.tensor([log_chance(exact, reading, question, e, before) for e in EXPRESSIONS])
-        for before in ([], units)
-    )
-    masses = ((alone + after) / 2).exp()
-    for expression, mass in zip(EXPRESSIONS, masses, strict=True):
-        expected = float(mass / sum(masses))
-        assert reading.expression_probabilities[expression] == pytest.approx(expected, abs=1e-4)
+    expected = torch.zeros(7)
+    for side in sides:
+        # each label is one token of the mini's tokenizer
+        alone, after = (
+            torch.tensor([log_chance(exact, side, question, e, before) for e in EXPRESSIONS])
+            for before in ([], units)
+        )
+        expected += ((alone + after) / 2).softmax(-1) / 2
+    for expression, share in zip(EXPRESSIONS, expected.tolist(), strict=True):
+        assert reading.expression_probabilities[expression] == pytest.approx(share, abs=1e-4)
     assert sum(reading.expression_probabilities.values()) == pytest.approx(1)
 
 
-def test_unit_probabilities_factorise_the_list(exact, reading):
+def test_unit_probabilities_factorise_the_list(exact, reading, sides):
     """The product of the decisions is the chance of the list among all ascending lists."""
     question = prompts.ACTION_UNITS_QUESTION
     active: tuple[int, ...] = ()
@@ -68,10 +80,13 @@ def test_unit_probabilities_factorise_the_list(exact, reading):
         texts["end"] = prompts.list_action_units(active)
         # up to the unit's number the mini's tokens are shared; what follows is certain by then
         shown = {j: t[: t.rindex(" (")] if j != "end" else t for j, t in texts.items()}
-        chances = {
-            j: torch.tensor(log_chance(exact, reading, question, t)).exp() for j, t in shown.items()
-        }
-        expected = float(chances[k] / sum(chances.values()))
+        expected = 0.0
+        for side in sides:
+            chances = {
+                j: torch.tensor(log_chance(exact, side, question, t)).exp()
+                for j, t in shown.items()
+            }
+            expected += float(chances[k] / sum(chances.values())) / 2
         assert reading.action_unit_probabilities[k] == pytest.approx(expected, abs=2e-3)
         if k in reading.aus:
             active = (*active, k)
