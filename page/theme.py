@@ -4,6 +4,8 @@ import importlib.util
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from page.words import head_script, translations
 
@@ -22,14 +24,13 @@ ORANGE = (
 
 def theme() -> gr.themes.Base:
     """The page's colours and type; fonts are Gradio's own files, none is fetched."""
-    sans = gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700))
-    mono = gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700))
+    sans = gr.themes.LocalFont("IBM Plex Sans", weights=(400,))  # each weight costs 56 KB
     return gr.themes.Base(
         primary_hue=gr.themes.Color(*ORANGE),
         neutral_hue="stone",
         radius_size="lg",
         font=[sans, "ui-sans-serif", "sans-serif"],
-        font_mono=[mono, "ui-monospace", "monospace"],
+        font_mono=["ui-monospace", "Consolas", "monospace"],
     ).set(
         body_background_fill="#f7f4f0",
         body_background_fill_dark="#141312",
@@ -60,5 +61,6 @@ def launch_options() -> dict:
         "show_error": False,
         "ssr_mode": False,
         "max_file_size": "15mb",
+        "app_kwargs": {"middleware": [Middleware(GZipMiddleware)]},
         "mcp_server": importlib.util.find_spec("mcp") is not None,
     }

@@ -26,9 +26,12 @@ class StandIn:
 
     def __init__(self):
         self.analysed, self.covered, self.stopped, self.temperatures = 0, 0, 0, []
+        self.broken = False
 
     def analyse(self, face: Image.Image):
         self.analysed += 1
+        if self.broken:
+            raise RuntimeError("secret detail of the server")
         reading = made_reading(face=face)
         return replace(reading, summary=f"Happiness. Shade {np.asarray(face).mean():.0f}.")
 

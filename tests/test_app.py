@@ -233,6 +233,32 @@ def test_a_failure_is_said_without_its_details_and_the_next_question_works(page,
     expect(last_answer(page)).to_contain_text("You asked: And now?")
 
 
+def test_a_face_that_could_not_be_read_can_be_read_again(page, stand_in, portrait):
+    stand_in.broken = True
+    upload(page, png(portrait))
+    expect(page.locator("#status")).to_contain_text("The model failed on this. Please try again.")
+    ask(page, "What now?")
+    expect(page.get_by_text("This face is still being read")).to_be_visible()
+    stand_in.broken = False
+    page.locator(".face").click()
+    expect(page.locator(".verdict strong")).to_have_text("Happiness")
+    assert "secret" not in page.content()
+
+
+def test_the_page_is_light(browser, stand_in):
+    context = browser.new_context()
+    page = context.new_page()
+    network = context.new_cdp_session(page)
+    sizes: list[int] = []
+    network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    network.send("Network.enable")
+    page.goto(stand_in.url)
+    expect(page.locator("#upload input[type=file]")).to_be_attached()
+    page.wait_for_timeout(2000)
+    assert len(sizes) > 10 and sum(sizes) <= 400_000
+    context.close()
+
+
 def test_a_long_talk_says_what_it_forgets(page, portrait):
     upload(page, png(portrait))
     expect(page.locator(".verdict strong")).to_be_visible()
