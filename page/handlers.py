@@ -12,7 +12,7 @@ import random
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,6 +66,23 @@ def sentence_for(error: Exception) -> str:
     return error.message if isinstance(error, gr.Error) else excuse(error)
 
 
+def note(english: str, n: object = "") -> dict:
+    """Return a part of the status line in English, with what its translation needs."""
+    return {"key": english, "n": str(n), "text": english.replace("{n}", str(n))}
+
+
+def status(*notes: dict) -> dict:
+    return {"notes": notes}
+
+
+def failed(sentence: str) -> dict:
+    return {"problem": sentence}
+
+
+def since(begun: float) -> str:
+    return f"{time.perf_counter() - begun:.1f}"
+
+
 def refusal(sentence: str, title: str) -> gr.Error:
     return gr.Error(sentence, title=title, print_exception=False)
 
@@ -99,19 +116,19 @@ class Handlers:
     def open(self, path: Path, visit: Visit | None) -> Iterator[dict]:
         """Find the faces of a photo and read the largest."""
         p = self.parts
-        yield {p.status: "Finding faces …"}
+        yield {p.status: status(note("Finding faces …"))}
         begun = time.perf_counter()
         try:
-            photo, note = open_photo(path)
+            photo, remark = open_photo(path)
             faces = detect_faces(photo)
             if not faces:
                 raise BadPhoto(NO_FACE)
         except BadPhoto as problem:
             yield self.refuse(problem)
             return
-        if note:
-            gr.Info(note)
-        found = f"found in {time.perf_counter() - begun:.1f} s"
+        if remark:
+            gr.Info(remark)
+        found = [note("found in {n} s", since(begun))]
         reference = visit.reference if visit else None
         fresh = Visit.of(photo, faces, self.predictor.face_size, reference)
         opened = {
@@ -126,7 +143,7 @@ class Handlers:
     def refuse(self, problem: BadPhoto) -> dict:
         """Say what is wrong with a photo and make room for another."""
         gr.Warning(str(problem), title="This photo cannot be used", duration=10)
-        return {self.parts.upload: gr.update(value=None), self.parts.status: f"**{problem}**"}
+        return {self.parts.upload: gr.update(value=None), self.parts.status: failed(str(problem))}
 
     def choose(self, visit: Visit | None, event: gr.EventData) -> dict:
         """Another face of the photo was chosen: show what is known of it."""
@@ -136,26 +153,26 @@ class Handlers:
         visit.chosen = index
         return self.show(visit)
 
-    def read(self, visit: Visit | None, found: str = "") -> Iterator[dict]:
+    def read(self, visit: Visit | None, found: Sequence[dict] = ()) -> Iterator[dict]:
         """Analyse the chosen face unless that was done, and show it."""
         if not visit or visit.left:
             yield {self.parts.status: gr.skip()}
             return
-        chosen, status = visit.chosen, self.parts.status
+        chosen, line = visit.chosen, self.parts.status
         count = len(visit.faces)
-        done = [f"{count} face{'s' if count > 1 else ''}", *filter(None, [found])]
+        done = [note("{n} faces", count) if count > 1 else note("1 face"), *found]
         if chosen not in visit.readings:
-            reading = f"reading face {chosen + 1} …"
-            yield self.show(visit) | {status: " · ".join([*done, reading])}
+            reading = note("reading face {n} …", chosen + 1)
+            yield self.show(visit) | {line: status(*done, reading)}
             begun = time.perf_counter()
             try:
                 visit.readings[chosen] = self.predictor.analyse(visit.portraits[chosen])
             except FAILURES as error:
-                yield {status: f"**{sentence_for(error)}**"}
+                yield {line: failed(sentence_for(error))}
                 return
-            done.append(f"read in {time.perf_counter() - begun:.1f} s")
+            done.append(note("read in {n} s", since(begun)))
         if not visit.left:
-            yield self.show(visit) | {status: " · ".join(done)}
+            yield self.show(visit) | {line: status(*done)}
 
     def show(self, visit: Visit) -> dict:
         """Every part that shows the chosen face."""
@@ -187,14 +204,14 @@ class Handlers:
             return
         chosen, reading = visit.chosen, visit.reading
         if chosen not in visit.covered:
-            yield {p.status: f"Covering each crop of face {chosen + 1} …"}
+            yield {p.status: status(note("covering each crop of face {n} …", chosen + 1))}
             begun = time.perf_counter()
             try:
                 visit.covered[chosen] = occlude(self.predictor, reading)
             except FAILURES as error:
-                yield {p.status: f"**{sentence_for(error)}**"} | skip
+                yield {p.status: failed(sentence_for(error))} | skip
                 return
-            yield {p.status: f"Covered in {time.perf_counter() - begun:.1f} s"}
+            yield {p.status: status(note("covered in {n} s", since(begun)))}
         if visit.chosen == chosen and not visit.left:
             yield {p.clues: views.clues(reading, self.predictor.crops, visit.covered[chosen])}
 
@@ -209,7 +226,7 @@ class Handlers:
             p.example: gr.update(visible=True),
             p.tools: gr.update(visible=False),
             p.stage: None,
-            p.status: "Choose the second photo." if reference else "",
+            p.status: status(note("Choose the second photo.")) if reference else None,
             p.chat: [],
             p.question: gr.update(submit_btn=True, stop_btn=False),
             **{part: None for part in p.evidence},
@@ -267,7 +284,7 @@ class Handlers:
         return {
             p.question: gr.update(submit_btn=False, stop_btn=True, **draft),
             p.chat: visit.shown(),
-            p.status: "Waiting for the model …",
+            p.status: status(note("Waiting for the model …")),
         }
 
     def answer(self, visit: Visit | None) -> Iterator[dict]:
@@ -294,7 +311,7 @@ class Handlers:
                     written["content"] += piece
                     if visit.left:
                         return
-                    yield {p.chat: visit.shown(), p.status: "Writing …"}
+                    yield {p.chat: visit.shown(), p.status: status(note("Writing …"))}
         except QuestionTooLong as problem:
             written["content"] = str(problem)
         except (*FAILURES, ValueError) as error:
@@ -303,8 +320,8 @@ class Handlers:
             written["content"] = written["content"].strip() or "(stopped)"
             if visit.asked is question:  # after a stop there may be a newer one
                 visit.asked = None
-        words = len(written["content"].split())
-        took = f"{words} words in {time.perf_counter() - begun:.1f} s"
+        words = note("{n} words", len(written["content"].split()))
+        took = status(words, note("written in {n} s", since(begun)))
         yield {p.chat: visit.shown(), p.status: took}
 
     def settle(self, visit: Visit | None) -> dict:
@@ -325,7 +342,7 @@ class Handlers:
         return self.settle(visit)
 
     def stop(self, visit: Visit | None) -> dict:
-        return self.drop(visit) | {self.parts.status: "Stopped."}
+        return self.drop(visit) | {self.parts.status: status(note("Stopped."))}
 
     def undo(self, visit: Visit | None) -> dict:
         """Take the last question and its answer back into the box."""

@@ -77,7 +77,7 @@ def place_parts() -> SimpleNamespace:
                 placeholder=t("# Drop a photo here\nor click to choose one"),
             )
             p.stage = template("stage")
-            p.status = gr.Markdown("", elem_id="status")
+            p.status = template("status")
             with gr.Row(elem_id="tools", visible=False) as p.tools:
                 p.change = gr.Button(t("Change photo"), size="sm", min_width=0)
                 p.compare = gr.Button(t("Compare"), size="sm", min_width=0)

@@ -19,7 +19,8 @@ def words_of_the_page() -> set[str]:
     layout = (ROOT / "page" / "layout.py").read_text("utf-8")
     found |= {eval(m) for m in re.findall(r'\bt\(\s*("[^"]*")\s*\)', layout)}
     found |= {eval(re.search(r"PRIVACY = (\(.*?\))\n", layout, re.DOTALL).group(1))}
-    return found
+    handlers = (ROOT / "page" / "handlers.py").read_text("utf-8")
+    return found | set(re.findall(r'\bnote\("([^"]+)"', handlers))
 
 
 @pytest.mark.parametrize("language", [tag for tag in translations() if tag != "en"])

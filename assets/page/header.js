@@ -9,8 +9,7 @@ element.addEventListener('click', event => {
   const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
   target?.scrollIntoView({ behavior: calm ? 'auto' : 'smooth' });
 });
-// Gradio's parts: progress and errors are announced, the model's English is marked as such
-document.querySelector('#status')?.setAttribute('aria-live', 'polite');
+// the model's English is marked as such
 document.querySelector('#chat')?.setAttribute('lang', 'en');
 // every AU in the chat, in a chain or on a bar lights the others of its number
 const UNIT = /^AU\d+$/;

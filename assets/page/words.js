@@ -13,6 +13,10 @@
       const word = words[e.textContent.trim()];
       if (word) e.textContent = word;
     });
+    document.querySelectorAll('[data-t-key]').forEach(e => {
+      const word = words[e.dataset.tKey]?.replace('{n}', e.dataset.n);
+      if (word && word !== e.textContent) e.textContent = word;
+    });
     document.querySelectorAll('[data-t-label]').forEach(e => {
       const word = words[e.getAttribute('aria-label')];
       if (word) e.setAttribute('aria-label', word);
