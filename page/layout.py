@@ -148,5 +148,7 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     p.chat.clear(on.clear, p.state, p.chat, cancels=answered, **QUIET)
 
     busy = [started, example, read, covered, *answered]
-    p.change.click(on.reset, p.state, opened, cancels=busy, **QUIET)
+    changed = p.change.click(on.reset, p.state, opened, cancels=busy, **QUIET)
+    # a piece of an answer may have been on its way when it was cancelled
+    changed.then(lambda: [], None, p.chat, **QUIET)
     p.compare.click(on.compare, p.state, opened, **QUIET)

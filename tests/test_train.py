@@ -362,8 +362,9 @@ def test_every_variant_starts_from_the_whole_models_eyes(variant, tmp_path, star
         for row, crop in enumerate(fewer):
             at = crops.index(crop)
             assert torch.equal(made.model.lca.crop_embedding[row], whole["lca.crop_embedding"][at])
-            old = whole["lca.to_token.weight"][:, 256 * at : 256 * (at + 1)]
-            new = made.model.lca.to_token.weight[:, 256 * row : 256 * (row + 1)]
+            width = made.config.lca_channels[-1]
+            old = whole["lca.to_token.weight"][:, width * at : width * (at + 1)]
+            new = made.model.lca.to_token.weight[:, width * row : width * (row + 1)]
             assert torch.equal(new, old)
     config = ablations.stage(variant, 1, 0)
     assert choose_trainable(made, config.learning_rates)
