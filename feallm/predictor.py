@@ -194,19 +194,21 @@ class Predictor:
             QuestionTooLong: the last question alone is too long for the model.
             ValueError: there is no question.
         """
+        return self._fit(reading, messages)[0]
+
+    def _fit(self, reading: Reading, messages: list[Message]) -> tuple[list[Message], list[int]]:
+        """The turns of `fitting`, and their ids after what the model is told of the face."""
         if not messages or messages[-1]["role"] != "user":
             raise ValueError("The last message must be a question.")
         room = self.model.config.text_config.max_position_embeddings - MAX_NEW_TOKENS
-        talk = list(messages)
-        while len(self._talk_ids(reading, talk)) > room:
+        known, talk = self._known(reading.expression, reading.aus), list(messages)
+        while True:
+            ids, _ = self.processor.conversation(known + talk)
+            if len(ids) <= room:
+                return talk, ids
             if len(talk) < 3:
                 raise QuestionTooLong("This question is too long for the model.")
             talk = talk[2:]
-        return talk
-
-    def _talk_ids(self, reading: Reading, talk: list[Message]) -> list[int]:
-        known = self._known(reading.expression, reading.aus)
-        return self.processor.conversation(known + talk)[0]
 
     def stream(
         self,
@@ -223,7 +225,7 @@ class Predictor:
         Raises:
             QuestionTooLong, ValueError: as `fitting`.
         """
-        ids = self._talk_ids(reading, self.fitting(reading, messages))
+        _, ids = self._fit(reading, messages)
         generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
         # inference_mode does not survive a yield into other code: it is entered for each step
         with torch.inference_mode():
@@ -291,10 +293,7 @@ class Predictor:
         active: tuple[int, ...] = ()
         chances: dict[int, torch.Tensor] = {}
         read = 0
-        while True:
-            later = prompts.later_action_units(active[-1] if active else None)
-            if not later:
-                return active, torch.stack([chances[k] for k in AUS], -1)
+        while later := prompts.later_action_units(active[-1] if active else None):
             texts = [prompts.list_action_units((*active, k))[:-1] for k in later]
             options = [self._words(t) for t in [*texts, prompts.list_action_units(active)]]
             common = _common_length(options)
@@ -307,7 +306,8 @@ class Predictor:
                     active = (*active, k)
                     break
             else:
-                return active, torch.stack([chances[k] for k in AUS], -1)
+                break
+        return active, torch.stack([chances[k] for k in AUS], -1)
 
     def _texts(
         self, embeds: torch.Tensor, expression: str, aus: tuple[int, ...], openings: tuple[str, ...]

@@ -118,6 +118,11 @@ def clues(reading: Reading, crops: list[Crop], covered: Occlusion | None = None)
     }
 
 
+def signed(points: int) -> str:
+    """Return "+5", "−5" or "0"."""
+    return f"{points:+d}".replace("-", "−") if points else "0"
+
+
 def effect(reading: Reading, covered: Occlusion, crop: int) -> dict:
     """What covering one crop does: points the expression loses, and the changes in words."""
     lost = float(covered.loss(reading.expression)[crop])
@@ -132,7 +137,7 @@ def effect(reading: Reading, covered: Occlusion, crop: int) -> dict:
         f"{names[i]} {100 * whole[i]:.0f} → {100 * after[i]:.0f} %" for i in [told, *others[:3]]
     )
     return {
-        "effect": f"{-100 * lost:+.0f}".replace("-", "−").replace("+0", "0").replace("−0", "0"),
+        "effect": signed(round(-100 * lost)),
         "harm": round(min(1.0, max(0.0, lost)), 3),
         "detail": changes,
     }
@@ -176,7 +181,7 @@ def comparison(compared: Comparison) -> dict:
             "name": name,
             "first": round(100 * first),
             "second": round(100 * second),
-            "change": f"{change:+d}".replace("-", "−") if change else "0",
+            "change": signed(change),
             "large": abs(change) >= 10,
         } | more
 

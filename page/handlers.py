@@ -137,8 +137,8 @@ class Handlers:
             p.example: gr.update(visible=False),
             p.tools: gr.update(visible=True),
         }
-        for seen in self.read(fresh, found):
-            yield opened | seen
+        yield opened | self.show(fresh)
+        yield from self.read(fresh, found)
 
     def refuse(self, problem: BadPhoto) -> dict:
         """Say what is wrong with a photo and make room for another."""
@@ -154,7 +154,7 @@ class Handlers:
         return self.show(visit)
 
     def read(self, visit: Visit | None, found: Sequence[dict] = ()) -> Iterator[dict]:
-        """Analyse the chosen face unless that was done, and show it."""
+        """Analyse the chosen face, which is shown already, unless that was done."""
         if not visit or visit.left:
             yield {self.parts.status: gr.skip()}
             return
@@ -163,7 +163,7 @@ class Handlers:
         done = [note("{n} faces", count) if count > 1 else note("1 face"), *found]
         if chosen not in visit.readings:
             reading = note("reading face {n} …", chosen + 1)
-            yield self.show(visit) | {line: status(*done, reading)}
+            yield {line: status(*done, reading)}
             begun = time.perf_counter()
             try:
                 visit.readings[chosen] = self.predictor.analyse(visit.portraits[chosen])
@@ -171,14 +171,20 @@ class Handlers:
                 yield {line: failed(sentence_for(error))}
                 return
             done.append(note("read in {n} s", since(begun)))
+            if not visit.left:
+                yield self.facts(visit)
         if not visit.left:
-            yield self.show(visit) | {line: status(*done)}
+            yield {line: status(*done)}
 
     def show(self, visit: Visit) -> dict:
-        """Every part that shows the chosen face."""
+        """The photo with the chosen face, and every part that speaks of that face."""
+        stage = views.stage(visit.photo, visit.faces, visit.chosen)
+        return {self.parts.stage: stage} | self.facts(visit)
+
+    def facts(self, visit: Visit) -> dict:
+        """Every part that speaks of the chosen face; the photo does not change by a reading."""
         p, reading = self.parts, visit.reading
         shown = {
-            p.stage: views.stage(visit.photo, visit.faces, visit.chosen),
             p.chat: visit.shown(),
             **dict(zip(p.suggestions, visit.suggestions(), strict=True)),
         }

@@ -60,12 +60,11 @@ def refuse_downloads() -> None:
     Gradio would, before any handler of ours sees the payload.
     """
 
-    async def refuse(url: str, cache_dir: str) -> str:
+    def refuse(url: str, cache_dir: str) -> str:
         raise gr.Error("Send the photo itself, not its address.", print_exception=False)
 
-    def refuse_at_once(url: str, cache_dir: str) -> str:
-        raise gr.Error("Send the photo itself, not its address.", print_exception=False)
+    async def refuse_later(url: str, cache_dir: str) -> str:
+        return refuse(url, cache_dir)
 
-    processing_utils.async_ssrf_protected_download = refuse
-    processing_utils.ssrf_protected_download = refuse_at_once
-    processing_utils.save_url_to_cache = refuse_at_once
+    processing_utils.async_ssrf_protected_download = refuse_later
+    processing_utils.ssrf_protected_download = processing_utils.save_url_to_cache = refuse

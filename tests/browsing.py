@@ -2,13 +2,14 @@
 
 import io
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 from conftest import made_reading
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from feallm.configuration import CROP_GROUPS
 from feallm.crops import list_crops
@@ -81,6 +82,20 @@ def png(picture: Image.Image) -> dict:
 
 def upload(page: Page, file: dict) -> None:
     page.locator("#upload input[type=file]").set_input_files(file)
+
+
+def upload_and_read(page: Page, picture: Image.Image) -> None:
+    """Upload a photo and wait until its largest face was read."""
+    upload(page, png(picture))
+    expect(page.locator(".verdict strong")).to_be_visible()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Return whether a condition came true in time."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    return condition()
 
 
 def ask(page: Page, question: str) -> None:

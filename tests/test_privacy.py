@@ -12,12 +12,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from browsing import StandIn, ask, png, serve, upload
+from browsing import StandIn, ask, png, serve, upload, upload_and_read, wait_until
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
 
 import page.layout
+from benchmarks.soak import free_port
 from page.keeping import sweep_files
 
 ROOT = Path(__file__).parent.parent
@@ -39,9 +40,7 @@ class Server:
     """`app.py` in a process of its own whose every look-up and connection is written down."""
 
     def __init__(self, folder: Path):
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
+        self.port = free_port()
         self.folder, self.log = folder, folder / "log.txt"
         self.start()
 
@@ -121,8 +120,7 @@ def test_uploads_exports_and_sessions_are_deleted(browser, monkeypatch, tmp_path
     context = browser.new_context()
     tab = context.new_page()
     tab.goto(url)
-    upload(tab, png(portrait))
-    expect(tab.locator(".verdict strong")).to_be_visible()
+    upload_and_read(tab, portrait)
     with tab.expect_download():
         tab.get_by_role("button", name="Export").click()
 
@@ -133,9 +131,7 @@ def test_uploads_exports_and_sessions_are_deleted(browser, monkeypatch, tmp_path
         return len(demo.state_holder.session_data)
 
     assert {".png", ".zip"} <= set(kept()) and sessions() > 0
-    until = time.monotonic() + 40
-    while (kept() or sessions()) and time.monotonic() < until:
-        time.sleep(0.5)
+    wait_until(lambda: not kept() and not sessions(), 40)
     assert kept() == [] and sessions() == 0
     ask(tab, "Still there?")
     expect(tab.get_by_text("Add a photo first")).to_be_visible()
