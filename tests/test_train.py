@@ -26,6 +26,7 @@ from feallm.lca import LocalClueAggregator
 from feallm.predictor import Reading
 from train import agreement, figures, metrics
 from train.fea import questions, talk, writer
+from train.metrics import f1
 from train.mini import ablations, prepare, twins
 from train.mini.assemble import assemble
 from train.mini.faces import Augment, Faces
@@ -39,8 +40,9 @@ from train.mini.instruct import (
 )
 from train.mini.prepare import CANVAS, Source, read_rows
 from train.mini.sizes import mini_config
+from train.mini.thresholds import choose, on_strangers
 from train.mini.tokenizer import train_tokenizer
-from train.mini.vision import VisionTask
+from train.mini.vision import RECIPES, VisionTask
 from train.train import StageTrainer, TrainConfig, answer_weights, choose_trainable, read_config
 
 ROOT = Path(__file__).parent.parent
@@ -282,6 +284,69 @@ def test_augmentation_keeps_places_and_labels_together(tmp_path):
     torch.testing.assert_close(moved["votes"][3], torch.from_numpy(faces[3]["votes"]))
 
 
+def test_without_strength_a_face_is_mirrored_at_most(tmp_path):
+    faces = Faces(made_packs(tmp_path), "train")
+    options = dict(
+        size=96, crop_size=32, crop_groups=["edge_half"], mean=(0.0,) * 3, std=(1.0,) * 3
+    )
+    options |= dict(used=0.0, unaligned=0.0)
+    items = [faces[i] for i in range(12)]
+    plain = Augment(**options, train=False)(items)["pixel_values"]
+    still = Augment(**options, train=True, strength=0.0)(items)["pixel_values"]
+    kept = (still - plain).abs().amax((1, 2, 3)) < 2e-3
+    turned = (still - plain.flip(-1)).abs().amax((1, 2, 3)) < 2e-3
+    assert (kept | turned).all() and kept.any() and turned.any()
+
+
+def test_thresholds_have_the_highest_mean_f1_of_the_samples():
+    chances = np.tile(np.linspace(0, 1, 21)[:, None], (1, 12))
+    high, low = chances > 0.72, chances > 0.32
+    assert 0.7 <= choose((chances, high))[0] <= 0.75
+    assert 0.3 <= choose((chances, low))[5] <= 0.35
+    grid = np.linspace(0.05, 0.9, 86)
+    both = [np.mean([f1(t[:, 0], chances[:, 0] > cut) for t in (high, low)]) for cut in grid]
+    assert choose((chances, high), (chances, low))[0] == round(float(grid[np.argmax(both)]), 3)
+
+
+def test_strangers_are_decided_with_thresholds_of_others():
+    """Ten people; in each pair one's units are active from 0.3, the other's from 0.6."""
+    rng = np.random.default_rng(0)
+    chances = rng.random((100, 12))
+    people = np.arange(100) % 10
+    active = chances > np.where(people % 2, 0.3, 0.6)[:, None]
+
+    class Model:
+        config = SimpleNamespace(action_unit_thresholds=["shipped"])
+
+    class Stub:
+        model, used = Model(), []
+
+        def analyse(self, picture, texts):
+            thresholds = self.model.config.action_unit_thresholds
+            self.used.append((picture, tuple(thresholds)))
+            passed = zip(AUS, chances[picture], thresholds, strict=True)
+            return SimpleNamespace(aus=tuple(k for k, p, t in passed if p > t))
+
+    class People:
+        def people(self):
+            return people
+
+        def picture(self, i):
+            return i
+
+    stub, nothing = Stub(), (np.zeros((1, 12)), np.zeros((1, 12), bool))
+    scores = on_strangers(stub, People(), nothing, (chances, active))
+    assert stub.model.config.action_unit_thresholds == ["shipped"]
+    assert sorted(i for i, _ in stub.used) == list(range(100))
+    by_person = {p: {t for i, t in stub.used if people[i] == p} for p in range(10)}
+    assert all(len(t) == 1 for t in by_person.values())
+    person, used = 3, dict((people[i], t) for i, t in stub.used)
+    fold = [p for p in range(10) if used[p] == used[person]]
+    others = ~np.isin(people, fold)
+    assert list(used[person]) == choose(nothing, (chances[others], active[others]))
+    assert scores.keys() == {f"AU{k}" for k in AUS} and all(0.5 < v < 1 for v in scores.values())
+
+
 def test_rare_expressions_are_drawn_more_often(tmp_path):
     faces = Faces(made_packs(tmp_path), "train")
     weights = faces.sampling_weights(1.0)
@@ -445,11 +510,11 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
         assert done.returncode == 0, done.stderr[-3000:]
 
     start, final, options = tmp_path / "start", tmp_path / "stage", []
-    for part in ("lca", "tower", "mpp"):
+    for part in RECIPES:
         vision = tmp_path / part
         options += ["--part", part, "--out", vision, "--max-steps", "2", "--batch", "4"]
         run("train.mini.vision", "--packs", packs, *options)
-        options = ["--start", vision / "vision.pt"]
+        options = ["--start", vision / ("task.pt" if part == "lca" else "vision.pt")]
     run(
         "train.mini.assemble",
         "--vision",
@@ -492,6 +557,20 @@ def test_folded_norms_and_a_standardised_token_change_nothing_but_the_scale():
     after = task.model.lca(crops)[1][:, 0]
     torch.testing.assert_close(after.mean(0), torch.zeros(256), atol=0.1, rtol=0)
     torch.testing.assert_close(after.std(0), torch.ones(256), atol=0.1, rtol=0)
+
+
+def test_the_tower_starts_by_telling_its_patches_apart():
+    torch.manual_seed(0)
+    task = VisionTask(FEALLMForConditionalGeneration(mini_config(vocab_size=300)), "vision_tower")
+    positions = task.model.vision_tower.embeddings.position_embedding.weight
+    class_token = positions[0].clone()
+    task.start_positions()
+    assert torch.equal(positions[0], class_token)
+    place = positions[1:].unflatten(0, (8, 8))  # rows, columns
+    near, far = ((place[0, 0] - place[at]).norm() for at in ((0, 1), (0, 7)))
+    assert far > near > 1
+    torch.testing.assert_close(place[2, :, :96], place[5, :, :96])  # columns are the first half
+    torch.testing.assert_close(place[:, 2, 96:], place[:, 5, 96:])
 
 
 def test_figures_go_between_the_marks_and_nowhere_else():

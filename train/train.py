@@ -42,6 +42,8 @@ class TrainConfig:
     """AdamW's, on everything trained."""
     rare_power: float = 0.35
     """Faces are drawn with their expression's frequency to the minus this."""
+    strength: float = 1.0
+    """Of the augmentation (`train.mini.faces.Augment`)."""
     kinds: str = KINDS
     """Kinds of turns in its conversations (`train.mini.instruct`); an ablation leaves some out."""
     told_share: float = 0.0
@@ -165,6 +167,7 @@ def train(
         mean=images.image_mean,
         std=images.image_std,
         train=True,
+        strength=config.strength,
         greyscale=processor.greyscale,
     )
     trainer = StageTrainer(

@@ -25,7 +25,7 @@ from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from train.metrics import accuracy, f1, mean_recall
 from train.mini.assemble import assemble
 from train.mini.faces import Faces
-from train.mini.thresholds import chances_and_labels, choose
+from train.mini.thresholds import choose, labelled
 from train.mini.tokenizer import train_tokenizer
 from train.train import TrainConfig, train
 
@@ -112,7 +112,7 @@ def measure(model: Path, packs: Path, variant: Variant, count: int) -> dict[str,
     knows_units, knows_expressions = "a" in variant.kinds, "e" in variant.kinds
     if knows_units:
         predictor.model.config.action_unit_thresholds = choose(
-            *chances_and_labels(predictor, ferplus, max(1, count // 3))
+            labelled(predictor, ferplus, max(1, count // 3))
         )
     wild, posed = read(predictor, ferplus, count), read(predictor, ckplus, len(ckplus))
     coded = ckplus.coded_units()

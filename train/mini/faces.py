@@ -98,6 +98,10 @@ class Faces(Dataset):
         """(n, 12) bools: the action units FACS coders found; only CK+ has them."""
         return np.array([self.parts[p]["aus"][k] > 0 for p, k in self.index])
 
+    def people(self) -> np.ndarray:
+        """(n,) who each face belongs to; "" where the set does not say."""
+        return np.array([self.parts[p]["group"][k] for p, k in self.index])
+
     def majority(self) -> np.ndarray:
         """(n,) index of each face's expression."""
         return np.array([self.parts[p]["votes"][k].argmax() for p, k in self.index])
@@ -118,6 +122,7 @@ class Augment:
         mean, std: the processor's normalisation, three numbers each.
         used: share of faces drawn as the detector in use aligns them.
         unaligned: share of faces drawn as unaligned crops.
+        strength: 1 moves and disturbs as far as the worst uploads; less does it less, and seldomer.
         greyscale: take the colour out, as the processor's `greyscale` does.
     """
 
@@ -132,12 +137,13 @@ class Augment:
         train,
         used=0.45,
         unaligned=0.1,
+        strength=1.0,
         greyscale=False,
     ):
         self.size, self.crop_size, self.crop_groups = size, crop_size, crop_groups
         self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
         self.train, self.greyscale = train, greyscale
-        self.used, self.unaligned = used, unaligned
+        self.used, self.unaligned, self.strength = used, unaligned, strength
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         canvases = [torch.from_numpy(i["canvas"]).permute(2, 0, 1) for i in items]
@@ -203,12 +209,13 @@ class Augment:
         if not self.train:
             return place, torch.zeros(n, dtype=torch.bool)
         flipped = torch.rand(n) < 0.5
-        angle = torch.randn(n) * 0.08
-        zoom = torch.exp(torch.randn(n) * 0.08)
+        spread = self.strength
+        angle = torch.randn(n) * 0.08 * spread
+        zoom = torch.exp(torch.randn(n) * 0.08 * spread)
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
         mirror = torch.where(flipped, -1.0, 1.0)
         centre, zero, one = size / 2, torch.zeros(n), torch.ones(n)
-        move = torch.randn(2, n) * 0.03 * size
+        move = torch.randn(2, n) * 0.03 * spread * size
         jitter = torch.stack(
             [cos * mirror, -sin, zero, sin * mirror, cos, zero, zero, zero, one], -1
         )
@@ -233,21 +240,21 @@ class Augment:
         return 2 * moved / self.size - 1
 
     def _photometry(self, faces: torch.Tensor) -> torch.Tensor:
-        n = len(faces)
+        n, spread = len(faces), self.strength
 
         def some(share: float) -> torch.Tensor:
-            return (torch.rand(n) < share).view(n, 1, 1, 1)
+            return (torch.rand(n) < share * spread).view(n, 1, 1, 1)
 
         if faces.shape[1] == 3:
             mean = faces.mean(1, keepdim=True).expand_as(faces)
             faces = torch.where(some(0.25), mean, faces)
             tint = 1 + torch.randn(n, 3, 1, 1) * 0.08
             faces = torch.where(some(0.2), faces * tint, faces)
-        gamma = torch.exp(torch.randn(n, 1, 1, 1) * 0.15)
+        gamma = torch.exp(torch.randn(n, 1, 1, 1) * 0.15 * spread)
         faces = faces.clamp(1e-3, 1) ** gamma
         mean = faces.mean((1, 2, 3), keepdim=True)
-        contrast = torch.exp(torch.randn(n, 1, 1, 1) * 0.15)
-        faces = (faces - mean) * contrast + mean + torch.randn(n, 1, 1, 1) * 0.06
+        contrast = torch.exp(torch.randn(n, 1, 1, 1) * 0.15 * spread)
+        faces = (faces - mean) * contrast + mean + torch.randn(n, 1, 1, 1) * 0.06 * spread
         ramp = torch.linspace(-1, 1, self.size)
         light = torch.randn(n, 1, 1, 1) * ramp.view(1, 1, 1, -1) + torch.randn(
             n, 1, 1, 1
@@ -260,7 +267,7 @@ class Augment:
         small = F.interpolate(small, (self.size, self.size), mode="bilinear")
         faces = torch.where(some(0.2), small, faces)
         faces = faces + torch.where(some(0.15), torch.randn(faces.shape) * 0.03, torch.zeros(()))
-        covered = torch.rand(n) < 0.1
+        covered = torch.rand(n) < 0.1 * spread
         for i in covered.nonzero().flatten().tolist():
             h, w = (int(self.size * (0.1 + 0.3 * torch.rand(()))) for _ in range(2))
             y, x = (

@@ -2,11 +2,11 @@
 
 Run as:
 
-    python -m train.mini.vision --packs PACKS --part lca --out runs/lca
-    python -m train.mini.vision --packs PACKS --part tower --start LCA.pt --out runs/tower
-    python -m train.mini.vision --packs PACKS --part mpp --start TOWER.pt --out runs/vision
+    python -m train.mini.vision --packs PACKS --part PART --start FILE --out RUN
 
-Each run leaves its weights in `vision.pt`: LCA.pt and TOWER.pt are those of the runs before.
+four times: lca (which has no start), lca-again from its task.pt, tower and mpp from the vision.pt
+before.
+Each run leaves its weights in `vision.pt`, the LCA's also in `task.pt` with norms and heads.
 CLIP and LLaVA give the 7B its sight; the mini starts from nothing, so this stage stands in for
 them. Heads on the local token, on the tower or on the MPP's features predict the annotators'
 votes, the action units, the 52 blendshapes and the face's points; the dense tasks are what lets a
@@ -16,6 +16,8 @@ heads are thrown away. Re-run the same command to resume.
 """
 
 import argparse
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -36,10 +38,27 @@ from train.mini.sizes import MEAN, STD, mini_config
 NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 
 
-PARTS = {"lca": "lca", "tower": "vision_tower", "mpp": "mpp"}
-"""What can learn -> its module."""
-RECIPE = {"lca": (2e-3, 20), "tower": (1e-3, 5), "mpp": (1.5e-3, 3)}
-"""Learning rate and epochs of each part; the tower drifts at a higher rate."""
+@dataclass(frozen=True)
+class Recipe:
+    """How a run of this stage learns."""
+
+    module: str
+    """What learns."""
+    learning_rate: float
+    """At its highest, after the warm-up."""
+    epochs: float
+    """Passes over the faces."""
+    strength: float
+    """Of the augmentation (`Augment`)."""
+
+
+RECIPES = {
+    "lca": Recipe("lca", 2e-3, 20, 1.0),
+    "lca-again": Recipe("lca", 1e-3, 14, 0.5),
+    "tower": Recipe("vision_tower", 1e-3, 6, 0.4),  # it drifts at a higher rate
+    "mpp": Recipe("mpp", 1.5e-3, 3, 0.4),
+}
+"""The runs of this stage, in their order."""
 
 
 class Heads(nn.Module):
@@ -68,16 +87,16 @@ class VisionTask(nn.Module):
 
     Args:
         model: its language model is dropped.
-        part: what learns, a key of `PARTS`.
+        module: what learns, "lca", "vision_tower" or "mpp".
     """
 
-    def __init__(self, model: FEALLMForConditionalGeneration, part: str):
+    def __init__(self, model: FEALLMForConditionalGeneration, module: str):
         super().__init__()
-        self.model, self.part = model.model, part
+        self.model, self.module = model.model, module
         self.model.language_model = None  # not needed here, and its optimizer state neither
-        self.model.requires_grad_(False).get_submodule(PARTS[part]).requires_grad_(True)
+        self.model.requires_grad_(False).get_submodule(module).requires_grad_(True)
         text, vision = model.config.text_config, model.config.vision_config
-        self.heads = Heads((text if part == "lca" else vision).hidden_size)
+        self.heads = Heads((text if module == "lca" else vision).hidden_size)
 
     @torch.no_grad()
     def fold_norms(self) -> None:
@@ -90,6 +109,22 @@ class VisionTask(nn.Module):
                 )  # fmt: skip
             stage.reduce_norm = nn.Identity()
             stage.refine_norm = nn.ModuleList(nn.Identity() for _ in stage.refine_norm)
+
+    @torch.no_grad()
+    def start_positions(self) -> None:
+        """Start the tower's position embeddings as sines and cosines of column and row.
+
+        CLIP's own start, std 0.02, drowns in the patches' 0.4: with little data the tower then sees
+        a bag of patches. After five epochs such a tower still named the commonest expression only.
+        """
+        positions = self.model.vision_tower.embeddings.position_embedding.weight
+        side, width = math.isqrt(len(positions) - 1), positions.shape[1]
+        frequency = 100.0 ** -(torch.arange(width // 4) / (width // 4))
+        y, x = torch.meshgrid(*[torch.arange(side, dtype=torch.float)] * 2, indexing="ij")
+        angles = [place.flatten()[:, None] * frequency for place in (x, y)]
+        waves = [wave(a) for a in angles for wave in (torch.sin, torch.cos)]
+        # the first position is the class token's
+        positions[1:, : 4 * (width // 4)] = torch.cat(waves, dim=1)
 
     @torch.no_grad()
     def standardise_token(self) -> None:
@@ -107,9 +142,9 @@ class VisionTask(nn.Module):
         self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor
     ) -> list[torch.Tensor]:
         """Return what the heads say of each face; only what they need is run."""
-        if self.part == "lca":
+        if self.module == "lca":
             seen = self.model.lca(pixel_values_local)[1]
-        elif self.part == "tower":
+        elif self.module == "vision_tower":
             seen = self.model.deep_and_shallow(pixel_values)[0]
         else:
             seen = self.model.fuse(pixel_values, pixel_values_local)["features"]
@@ -175,8 +210,8 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="+", help="of the LCA (to compare only)")
     parser.add_argument("--depths", type=int, nargs="+", help="of the LCA (to compare only)")
     parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="of the LCA")
-    parser.add_argument("--part", choices=tuple(PARTS), required=True)
-    parser.add_argument("--start", type=Path, help="vision.pt of an earlier run to start from")
+    parser.add_argument("--part", choices=tuple(RECIPES), required=True)
+    parser.add_argument("--start", type=Path, help="what the run before left (see above)")
     parser.add_argument("--epochs", type=float, help="default: the recipe's")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, help="default: the recipe's")
@@ -184,20 +219,23 @@ def main() -> None:
     parser.add_argument("--save-steps", type=int, default=300, help="steps between checkpoints")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop early, to try things out")
     args = parser.parse_args()
-    learning_rate, epochs = RECIPE[args.part]
+    recipe = RECIPES[args.part]
     torch.manual_seed(args.seed)
     if args.part != "lca" and not args.start:
         parser.error(f"--part {args.part} needs --start: the LCA learns first.")
     # batch norms learn faster than group norms, and folded they cost nothing; once folded, no norm
-    norm = "none" if args.start else args.norm
+    norm = args.norm if recipe.module == "lca" else "none"
     sizes = {"lca_channels": args.channels, "lca_depths": args.depths}
     config = mini_config(  # the language model is dropped below
         vocab_size=512, lca_norm=norm, **{name: size for name, size in sizes.items() if size}
     )
-    task = VisionTask(FEALLMForConditionalGeneration(config), args.part)
+    task = VisionTask(FEALLMForConditionalGeneration(config), recipe.module)
     quicken(task)
     if args.start:
-        task.model.load_state_dict(torch.load(args.start, weights_only=True))
+        start = torch.load(args.start, weights_only=True)
+        (task if recipe.module == "lca" else task.model).load_state_dict(start)
+    if args.part == "tower":
+        task.start_positions()
     augment = {
         split: Augment(
             size=config.vision_config.image_size,
@@ -206,6 +244,7 @@ def main() -> None:
             mean=MEAN,
             std=STD,
             train=split == "train",
+            strength=recipe.strength,
             greyscale=not args.colour,
         )
         for split in ("train", "valid")
@@ -221,11 +260,11 @@ def main() -> None:
         model=task,
         args=TrainingArguments(
             output_dir=str(args.out),
-            num_train_epochs=args.epochs or epochs,
+            num_train_epochs=args.epochs or recipe.epochs,
             max_steps=args.max_steps,
             per_device_train_batch_size=args.batch,
             per_device_eval_batch_size=256,
-            learning_rate=args.learning_rate or learning_rate,
+            learning_rate=args.learning_rate or recipe.learning_rate,
             weight_decay=0.05,
             adam_beta2=0.98,
             warmup_steps=100,
@@ -254,7 +293,8 @@ def main() -> None:
     checkpoint = get_last_checkpoint(str(args.out)) if args.out.is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
     print(trainer.evaluate())
-    if args.part == "lca":
+    if recipe.module == "lca":
+        torch.save(task.state_dict(), args.out / "task.pt")
         task.standardise_token()
     if norm == "batch":
         task.fold_norms()
