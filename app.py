@@ -6,7 +6,8 @@ Run as:
     python app.py --model DIR --port 8000
 
 The options may also be set in the environment, as hosts do: FEALLM_MODEL, FEALLM_DEVICE,
-FEALLM_HOST, FEALLM_PORT. On a ZeroGPU Space the model's calls run on the lent GPU.
+FEALLM_HOST, FEALLM_PORT, FEALLM_QUEUE, FEALLM_KEEP_MINUTES. On a ZeroGPU Space the model's calls
+run on the lent GPU.
 """
 
 import argparse
@@ -28,18 +29,26 @@ import torch
 
 from feallm import Predictor
 from feallm.predictor import MINI
-from page.layout import build_apology, build_demo
+from page.layout import KEEP_SECONDS, build_apology, build_demo
 from page.theme import launch_options
 
 ON_SPACES = "SPACE_ID" in os.environ
 
 
-def lend_gpu(predictor: Predictor) -> None:
-    """Let a ZeroGPU Space lend its GPU to each call of the model; elsewhere nothing changes."""
-    if spaces:
-        predictor.analyse = spaces.GPU(predictor.analyse, duration=15)
-        predictor.chances = spaces.GPU(predictor.chances, duration=15)
-        predictor.stream = spaces.GPU(predictor.stream, duration=45)
+def lend_gpu(predictor: Predictor | None) -> None:
+    """Let a ZeroGPU Space lend its GPU to each call of the model; elsewhere nothing changes.
+
+    The seconds asked for are those of a 7B: who asks for less waits less. Without a predictor a
+    function that does nothing is lent to, since a Space that lends to none is not started.
+    """
+    if not spaces:
+        return
+    if predictor is None:
+        spaces.GPU(lambda: None)
+        return
+    predictor.analyse = spaces.GPU(predictor.analyse, duration=lambda face, texts=True: 20)
+    predictor.chances = spaces.GPU(predictor.chances, duration=lambda faces, aus: 5 + len(faces))
+    predictor.stream = spaces.GPU(predictor.stream, duration=lambda reading, messages, *_: 40)
 
 
 def main() -> None:
@@ -59,13 +68,25 @@ def main() -> None:
         help="address to listen on",
     )
     parser.add_argument("--port", type=int, default=int(env("FEALLM_PORT", "7860")))
+    parser.add_argument(
+        "--queue", type=int, default=int(env("FEALLM_QUEUE", "128")), help="events that may wait"
+    )
+    parser.add_argument(
+        "--keep-minutes",
+        type=float,
+        default=float(env("FEALLM_KEEP_MINUTES", KEEP_SECONDS / 60)),
+        help="how long uploads and sessions live before they are deleted",
+    )
     args = parser.parse_args()
+    if not 0 < 60 * args.keep_minutes <= KEEP_SECONDS:
+        parser.error(f"The page promises an hour: keep at most {KEEP_SECONDS // 60} minutes.")
     try:
         predictor = Predictor(args.model, torch.device(args.device) if args.device else None)
         lend_gpu(predictor)
-        demo = build_demo(predictor)
+        demo = build_demo(predictor, queue=args.queue, keep=60 * args.keep_minutes)
     except RuntimeError as problem:  # a ModelError, or no such device
         print(problem, file=sys.stderr)
+        lend_gpu(None)
         # a host's visitors never see its log: the page must say it
         demo = build_apology()
     demo.launch(server_name=args.host, server_port=args.port, **launch_options())

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from feallm import Predictor
 from feallm.export import to_json
-from feallm.faces import align_face, caveat, detect_faces, face_of_crop
+from feallm.faces import NO_FACE, align_face, caveat, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, describe
 from feallm.photos import BadPhoto, open_photo
 from feallm.predictor import MINI, ModelError
@@ -51,7 +51,7 @@ def analyse_photo(
         else:
             found = [(align_face(photo, f, predictor.face_size), f) for f in detect_faces(photo)]
         if not found:
-            raise BadPhoto("No face was found. Use a photo in which the whole face is visible.")
+            raise BadPhoto(NO_FACE)
     except BadPhoto as problem:
         yield {"photo": str(path), "error": str(problem)}
         return

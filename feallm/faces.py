@@ -22,6 +22,11 @@ CROP_SIDE = 192
 CROP_SCORE = 0.4
 """MTCNN's scores that suffice there: that it is a face is known. It then finds the landmarks of
 96 % instead of 90 % of FER+'s 48-pixel crops."""
+NO_FACE = (
+    "No face was found. Use a photo that shows the whole face, well lit and not too small; "
+    "sunglasses and strong profiles hide what the detector looks for."
+)
+"""What a person is told when `detect_faces` finds nothing."""
 _TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180)
 
 

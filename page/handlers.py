@@ -22,17 +22,13 @@ from matplotlib.cbook import get_sample_data
 
 from feallm import Predictor, views
 from feallm.export import archive
-from feallm.faces import detect_faces
+from feallm.faces import NO_FACE, detect_faces
 from feallm.occlusion import occlude
 from feallm.photos import BadPhoto, open_photo
 from feallm.predictor import QuestionTooLong, excuse
 from page.visit import Question, Visit
 
 MAX_QUESTION = 1000
-NO_FACE = (
-    "No face was found. Use a photo that shows the whole face, well lit and not too small; "
-    "sunglasses and strong profiles hide what the detector looks for."
-)
 FAILURES = (RuntimeError, gr.Error)
 """What the model raises here, and what a lent GPU's queue makes of it."""
 
@@ -83,8 +79,8 @@ def since(begun: float) -> str:
     return f"{time.perf_counter() - begun:.1f}"
 
 
-def refusal(sentence: str, title: str) -> gr.Error:
-    return gr.Error(sentence, title=title, print_exception=False)
+def refusal(sentence: str) -> gr.Error:
+    return gr.Error(sentence, print_exception=False)
 
 
 class Handlers:
@@ -142,7 +138,7 @@ class Handlers:
 
     def refuse(self, problem: BadPhoto) -> dict:
         """Say what is wrong with a photo and make room for another."""
-        gr.Warning(str(problem), title="This photo cannot be used", duration=10)
+        gr.Warning(str(problem), duration=10)
         return {self.parts.upload: gr.update(value=None), self.parts.status: failed(str(problem))}
 
     def choose(self, visit: Visit | None, event: gr.EventData) -> dict:
@@ -266,20 +262,20 @@ class Handlers:
     def ask(self, text: str | None, visit: Visit | None) -> dict:
         """Take a question; refuse what cannot be answered, keeping the draft."""
         if not visit or not visit.faces:
-            raise refusal("Add a photo first, then ask about it.", "No photo yet")
+            raise refusal("Add a photo first, then ask about it.")
         if not visit.reading:
-            raise refusal("This face is still being read. Ask again in a moment.", "Not yet")
+            raise refusal("This face is still being read. Ask again in a moment.")
         if visit.asked:
-            raise refusal("One question at a time: the last one is not answered yet.", "Not yet")
+            raise refusal("One question at a time: the last one is not answered yet.")
         if problem := question_problem(text):
-            raise refusal(problem, "Not asked")
+            raise refusal(problem)
         visit.asked = Question(visit.chosen, text.strip())
         return self.busy(visit)
 
     def retry(self, visit: Visit | None) -> dict:
         """Ask the last question again, with a little chance in the answer."""
         if not visit or visit.asked or len(visit.talk) < 2:
-            raise refusal("There is no finished answer to try again.", "Not yet")
+            raise refusal("There is no finished answer to try again.")
         visit.asked = Question(visit.chosen, visit.talk[-2]["content"], temperature=0.7)
         del visit.talk[-2:]
         return self.busy(visit, clear_draft=False)

@@ -20,7 +20,7 @@ PRIVACY = (
     "Photos stay on this server, are deleted within the hour and are never used for training. "
     "Answers describe visible expression, not what a person feels, and can be wrong."
 )
-SCRIPTS = {"matrix": "details", "looks": "details", "units": "details"}
+SCRIPTS = {"looks": "details", "units": "details"}
 """Templates that share a script; the others' scripts bear their own names."""
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 """One model: all its listeners share a queue."""
@@ -38,16 +38,21 @@ def template(name: str) -> gr.HTML:
     )
 
 
-def build_demo(predictor: Predictor) -> gr.Blocks:
-    """Return the page around a loaded predictor (or a stand-in with its methods)."""
+def build_demo(predictor: Predictor, queue: int = 128, keep: float = KEEP_SECONDS) -> gr.Blocks:
+    """Return the page around a loaded predictor (or a stand-in with its methods).
+
+    Args:
+        queue: events that may wait.
+        keep: seconds after which uploads and sessions are deleted at the next sweep.
+    """
     with gr.Blocks(title="FEALLM: facial emotion, explained", fill_width=True) as demo:
         parts = place_parts()
         connect(demo, parts, Handlers(predictor, parts))
         Api(predictor).place(MODEL)
-    keep_clean(demo, Path(get_upload_folder()), SWEEP_SECONDS, KEEP_SECONDS)
+    keep_clean(demo, Path(get_upload_folder()), SWEEP_SECONDS, keep)
     refuse_downloads()
     # explicit: on ZeroGPU the default would be 1; every event waits here, not only the model's
-    return demo.queue(max_size=128, api_open=False)
+    return demo.queue(max_size=queue, api_open=False)
 
 
 def build_apology() -> gr.Blocks:

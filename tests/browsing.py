@@ -66,8 +66,8 @@ class StandIn:
             self.stopped += 1
 
 
-def serve(predictor):
-    demo = build_demo(predictor)
+def serve(predictor, **options):
+    demo = build_demo(predictor, **options)
     _, url, _ = demo.launch(
         server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options()
     )

@@ -127,6 +127,6 @@ def made_reading(
         reasoning=f"They point to {expression}.",
         face=face or Image.new("RGB", (96, 96), "grey"),
         attention=np.full((16, 16), 1 / 16),
-        looks={},
+        looks={"self": (np.full((1, 1, 1, 4, 2), 0.5), np.full((1, 1, 1, 4), 0.25))},
         image_embeds=torch.zeros(1),
     )

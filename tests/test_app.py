@@ -394,6 +394,22 @@ def test_the_interface_follows_the_browsers_language(browser, stand_in, portrait
     context.close()
 
 
+def test_messages_are_in_the_browsers_language_too(browser, stand_in, portrait):
+    context = browser.new_context(locale="es")
+    page = context.new_page()
+    page.goto(stand_in.url)
+    upload(page, {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
+    expect(page.locator("#status")).to_contain_text("no es una imagen que podamos leer")
+    upload(page, png(Image.new("RGB", (20, 30))))
+    expect(page.locator("#status")).to_contain_text("demasiado pequeña (20 x 30); una cara")
+    upload_and_read(page, portrait)
+    ask(page, "a" * 1001)
+    expect(
+        page.get_by_text("La pregunta tiene 1001 caracteres; el límite es 1000.")
+    ).to_be_visible()
+    context.close()
+
+
 def test_the_public_endpoint_gives_the_command_lines_json(stand_in, portrait, couple, tmp_path):
     couple.save(tmp_path / "couple.png")
     client = Client(stand_in.url, verbose=False)
@@ -408,26 +424,60 @@ def test_the_public_endpoint_gives_the_command_lines_json(stand_in, portrait, co
     assert list(names) == ["/analyze"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser, stand_in, portrait, scheme):
-    context = browser.new_context(  # at rest: colours in between are nobody's
-        viewport={"width": 1440, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
-    )
-    page = context.new_page()
-    page.goto(stand_in.url)
-    expect(page.locator("#upload")).to_be_visible()
-    upload_and_read(page, portrait)
-    page.get_by_role("button", name="Covered", exact=True).click()
-    expect(page.locator(".shown.covered")).to_be_visible()
-    page.locator(".matrix summary").click()
-    ask(page, "Is the smile genuine?")
-    expect(page.locator("#status")).to_contain_text("written in")
+def axe_finds_nothing(page: Page) -> None:
     page.wait_for_timeout(500)
     result = Axe().run(page).response
     assert len(result["passes"]) > 20  # it looked
     found = {r["id"]: [node["target"] for node in r["nodes"]] for r in result["violations"]}
     assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"),
+    [(1440, 900, "light"), (1440, 900, "dark"), (820, 1180, "dark"), (390, 844, "light")],
+    ids=["desktop-light", "desktop-dark", "tablet", "phone"],
+)
+def test_axe_finds_nothing(browser, stand_in, couple, width, height, scheme):
+    context = browser.new_context(  # at rest: colours in between are nobody's
+        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    page.goto(stand_in.url)
+    expect(page.locator("#upload")).to_be_visible()
+    axe_finds_nothing(page)
+    upload_and_read(page, couple)
+    page.get_by_role("button", name="Covered", exact=True).click()
+    expect(page.locator(".shown.covered")).to_be_visible()
+    for part in (".matrix", ".looks", ".glossary"):
+        page.locator(f"{part} summary").click()
+    ask(page, "Is the smile genuine?")
+    expect(page.locator("#status")).to_contain_text("written in")
+    axe_finds_nothing(page)
+    page.get_by_role("button", name="Compare").click()
+    upload(page, png(couple.point(lambda v: v // 2)))
+    expect(page.locator(".comparison .rows li")).to_have_count(19)
+    axe_finds_nothing(page)
     context.close()
+
+
+def test_units_and_the_map_are_reached_by_keyboard(page, portrait):
+    upload_and_read(page, portrait)
+    page.locator(".chip[data-au=AU12]").focus()
+    expect(page.locator("li.unit.lit")).to_have_attribute("data-au", "AU12")
+    page.locator(".matrix summary").focus()
+    page.keyboard.press("Enter")
+    page.locator(".matrix .grid").focus()
+    told = page.locator(".matrix .cell-title")
+    first = told.inner_text()
+    assert "→" in first
+    page.keyboard.press("ArrowUp")  # there is nothing above
+    expect(told).to_have_text(first)
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".matrix .at")).to_have_count(1)
+    expect(told).not_to_have_text(first)
+    assert told.inner_text().split(" → ")[0] == first.split(" → ")[0]  # the same row
+    page.keyboard.press("ArrowDown")
+    assert told.inner_text().split(" → ")[0] != first.split(" → ")[0]
 
 
 def test_without_a_model_the_page_says_so(browser):

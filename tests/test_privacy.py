@@ -115,8 +115,7 @@ def test_a_killed_page_serves_again_and_sweeps_what_it_left(browser, server, por
 def test_uploads_exports_and_sessions_are_deleted(browser, monkeypatch, tmp_path, portrait):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr(page.layout, "SWEEP_SECONDS", 1)
-    monkeypatch.setattr(page.layout, "KEEP_SECONDS", 4)
-    demo, url = serve(StandIn())
+    demo, url = serve(StandIn(), keep=4)
     context = browser.new_context()
     tab = context.new_page()
     tab.goto(url)

@@ -25,7 +25,7 @@ const light = event => {
 };
 const follow = event => {
   if (event.type === 'keydown' && event.key !== 'Enter') return;
-  const unit = event.target.closest?.('#chat code') && unitOf(event.target);
+  const unit = event.target.closest?.('#chat code, .chip') && unitOf(event.target);
   if (!unit) return;
   document.querySelector(`li.unit[data-au="${unit}"]`)?.scrollIntoView({ block: 'center' });
   light(event);

@@ -1,4 +1,5 @@
-// Translates elements with data-t (their text) and data-t-label (their aria-label) as they appear.
+// Translates elements with data-t (their text) and data-t-label (their aria-label) as they appear,
+// and the sentences in Gradio's own messages. In a sentence's key {} stands for what differs.
 (() => {
   const known = window.FEALLM_WORDS;
   const family = tag => tag.split('-')[0];
@@ -7,11 +8,22 @@
     .find(Boolean);
   const words = known[wanted];
   if (!words) return;
+  const plain = text => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+  const patterns = Object.keys(words).filter(key => key.includes('{}'))
+    .map(key => [new RegExp(`^${key.split('{}').map(plain).join('(.+?)')}$`), words[key]]);
+  const say = text => {
+    if (words[text]) return words[text];
+    for (const [pattern, translation] of patterns) {
+      const found = text.match(pattern);
+      if (found) return translation.replaceAll('{}', () => (found.shift(), found[0]));
+    }
+  };
+  const SENTENCES = '[data-t], .toast-message-text';
   const translate = () => {
     document.documentElement.lang = wanted;
-    document.querySelectorAll('[data-t]').forEach(e => {
-      const word = words[e.textContent.trim()];
-      if (word) e.textContent = word;
+    document.querySelectorAll(SENTENCES).forEach(e => {
+      const said = !e.firstElementChild && say(e.textContent.trim());
+      if (said) e.textContent = said;
     });
     document.querySelectorAll('[data-t-key]').forEach(e => {
       const word = words[e.dataset.tKey]?.replace('{n}', e.dataset.n);

@@ -1,0 +1,96 @@
+"""`app.py` on the hosts: options in the environment, a lent GPU, a model that is not there."""
+
+import pickle
+from types import SimpleNamespace
+
+import pytest
+
+import app
+from feallm import Predictor
+from feallm.predictor import ModelError
+
+
+class Lender:
+    """Lends as ZeroGPU does: arguments and results are pickled on their way to a worker."""
+
+    def __init__(self):
+        self.lent = []
+
+    def GPU(self, function, duration=60):
+        def call(*args, **kwargs):
+            args, kwargs = pickle.loads(pickle.dumps((args, kwargs)))
+            assert 0 < duration(*args, **kwargs) <= 60
+            result = function(*args, **kwargs)
+            if hasattr(result, "__next__"):
+                return (pickle.loads(pickle.dumps(piece)) for piece in result)
+            return pickle.loads(pickle.dumps(result))
+
+        self.lent.append(function)
+        return call
+
+
+@pytest.fixture
+def lender(monkeypatch):
+    lender = Lender()
+    monkeypatch.setattr(app, "spaces", lender)
+    return lender
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The pages that would have been launched, and how."""
+    pages = []
+    monkeypatch.setattr(
+        "gradio.Blocks.launch", lambda demo, **options: pages.append((demo, options))
+    )
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    return pages
+
+
+def test_every_call_of_the_model_survives_the_way_to_a_lent_gpu(lender, portrait):
+    from feallm.occlusion import occlude
+
+    predictor = Predictor()
+    app.lend_gpu(predictor)
+    assert len(lender.lent) == 3
+    reading = predictor.analyse(portrait.resize((96, 96)))
+    assert set(reading.action_unit_probabilities) == set(predictor.thresholds)
+    talk = [{"role": "user", "content": "What emotion is this, and why?"}]
+    assert "".join(predictor.stream(reading, talk, 0.0)).strip()
+    assert len(occlude(predictor, reading).expressions) == 16
+
+
+def test_a_space_starts_even_when_the_model_cannot_be_loaded(monkeypatch, lender, launched, capsys):
+    def fail(*_):
+        raise ModelError("no such model")
+
+    monkeypatch.setattr(app, "Predictor", fail)
+    app.main()
+    assert len(lender.lent) == 1 and len(launched) == 1
+    assert "no such model" in capsys.readouterr().err
+
+
+def test_options_come_from_the_environment(monkeypatch, launched):
+    seen = {}
+
+    def load(model, device):
+        seen.update(model=model, device=device)
+        return SimpleNamespace(name="seen", device=device)
+
+    monkeypatch.setattr(app, "Predictor", load)
+    values = {"MODEL": "there", "DEVICE": "cpu", "HOST": "0.0.0.0", "PORT": "8123", "QUEUE": "7"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"FEALLM_{name}", value)
+    app.main()
+    assert seen["model"] == "there" and seen["device"].type == "cpu"
+    demo, options = launched[0]
+    assert options["server_name"] == "0.0.0.0" and options["server_port"] == 8123
+    assert demo._queue.max_size == 7
+
+
+@pytest.mark.parametrize("minutes", ["0", "-3", "60"])
+def test_photos_cannot_be_kept_longer_than_promised(monkeypatch, launched, minutes, capsys):
+    monkeypatch.setenv("FEALLM_KEEP_MINUTES", minutes)
+    with pytest.raises(SystemExit):
+        app.main()
+    assert launched == [] and "promises an hour" in capsys.readouterr().err
