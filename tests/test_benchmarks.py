@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -23,3 +25,19 @@ def test_the_mini_benchmark_ends_in_one_json_line():
     # of two faces the median is the mean: the steps cannot take longer than the whole
     assert sum(result["steps_s"].values()) <= result["analysis_s"] + 1e-3
     assert sum(result["steps_s"].values()) > 0.8 * result["analysis_s"]
+
+
+@pytest.mark.slow
+def test_the_page_benchmark_ends_in_one_json_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.page", "--visits", "1"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    assert all(
+        0 < median <= worst for k, v in result.items() if k != "started_s" for median, worst in [v]
+    )
+    assert result["weight_kb"][1] <= 400

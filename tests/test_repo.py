@@ -20,7 +20,7 @@ FORBIDDEN = {
     "train": {"app", "page", "benchmarks", "gradio"},
     "page": {"app", "train", "benchmarks", "numpy", "torch"},
     "app": {"train", "benchmarks", "numpy", "gradio"},
-    "benchmarks": {"app", "page", "gradio"},
+    "benchmarks": {"app", "gradio"},
 }
 
 
