@@ -25,6 +25,8 @@ class FEALLMConfig(LlavaConfig):
         lca_crop_embedding: tell the clues apart by a learned embedding (ours; see `lca`).
         lca_norm: after each convolution of the LCA: "group" (ours: a batch of one or two faces is
             no sample), "batch", or "none", where batch norms were folded into the convolutions.
+        lca_attention_scale: None, or the number that turns the clues' scores into scaled cosines
+            (ours; see `lca`).
         lca_dropout: dropout on the clues while training.
         use_lca: off, there is no local token and nothing local in the fusion (ablation).
         use_mpp: off, the projector is LLaVA's: its MLP on the deep features (ablation).
@@ -51,6 +53,7 @@ class FEALLMConfig(LlavaConfig):
     lca_crop_embedding: bool = False
     lca_norm: str = "group"
     lca_dropout: float = 0.0
+    lca_attention_scale: float | None = None
     use_lca: bool = True
     use_mpp: bool = True
     mpp_shallow: bool = True

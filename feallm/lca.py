@@ -67,6 +67,9 @@ class LocalClueAggregator(nn.Module):
         crop_embedding: add to each clue which crop it comes from (ours). Without it the first
             attention is nearly uniform, and sixteen equal means hide what the single crops saw.
         dropout: dropout on the clues while training.
+        attention_scale: None for the paper's scores, Q K^T / sqrt(D_c). A number (ours): cosines
+            of queries and keys times it. Wide clues grow long while they learn, until each attends
+            to itself alone and the attention tells nothing; cosines cannot grow.
     """
 
     def __init__(
@@ -79,10 +82,11 @@ class LocalClueAggregator(nn.Module):
         crop_embedding: bool = False,
         dropout: float = 0.0,
         norm: str = "group",
+        attention_scale: float | None = None,
     ):
         super().__init__()
         width = channels[-1]
-        self.num_crops = num_crops
+        self.num_crops, self.attention_scale = num_crops, attention_scale
         self.stages = nn.Sequential(
             *(
                 ConvStage(*sizes, norm)
@@ -122,7 +126,11 @@ class LocalClueAggregator(nn.Module):
             clues = clues + self.crop_embedding
         clues = self.dropout(clues)
         query, key, value = self.query(clues), self.key(clues), self.value(clues)
-        scores = query @ key.transpose(1, 2) / key.shape[-1] ** 0.5
+        scale = key.shape[-1] ** -0.5
+        if self.attention_scale is not None:
+            query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+            scale = self.attention_scale
+        scores = query @ key.transpose(1, 2) * scale
         attention = scores.float().softmax(-1)  # (B, C, C)
         attended = attention.to(value.dtype) @ value  # F_attn (B, C, D_c)   Eq 2
         token = self.to_token(attended.flatten(1)).unsqueeze(1)  # F_local (B, 1, D_t)   Eq 3

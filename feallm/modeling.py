@@ -80,6 +80,7 @@ class FEALLMModel(LlavaModel):
                 crop_embedding=config.lca_crop_embedding,
                 dropout=config.lca_dropout,
                 norm=config.lca_norm,
+                attention_scale=config.lca_attention_scale,
             )
         if config.use_mpp:
             self.mpp = MultiPerspectiveProjector(

@@ -49,6 +49,7 @@ def mini_config(vocab_size: int, **changes) -> FEALLMConfig:
         "lca_crop_embedding": True,
         "lca_norm": "none",  # the vision stage trains batch norms and folds them
         "lca_dropout": 0.1,
+        "lca_attention_scale": 4.0,
         "mpp_shallow_layers": (1, 2, 3, 4),
         "mpp_num_heads": 6,
         "mpp_num_points": 4,
