@@ -381,13 +381,20 @@ def test_suggestions_fit_the_face_and_are_not_repeated(page, portrait):
 
 
 @pytest.mark.parametrize(
-    ("locale", "word"), [("zh-CN", "动作单元"), ("es-MX", "Unidades de acción")]
+    ("locale", "word", "welcome"),
+    [
+        ("zh-CN", "动作单元", "这张脸"),
+        ("es-MX", "Unidades de acción", "¿Qué muestra esta cara?"),
+    ],
 )
-def test_the_interface_follows_the_browsers_language(browser, stand_in, portrait, locale, word):
+def test_the_interface_follows_the_browsers_language(
+    browser, stand_in, portrait, locale, word, welcome
+):
     context = browser.new_context(locale=locale)
     page = context.new_page()
     page.goto(stand_in.url)
     expect(page.locator("#units h2")).to_have_text(word)
+    expect(page.locator("#chat")).to_contain_text(welcome)
     upload(page, png(portrait))
     expect(page.locator(".verdict strong")).to_have_text("Happiness")  # the model's word stays
     expect(page.locator("#units h2")).to_have_text(word)  # drawn again, translated again

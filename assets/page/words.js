@@ -18,7 +18,7 @@
       if (found) return translation.replaceAll('{}', () => (found.shift(), found[0]));
     }
   };
-  const SENTENCES = '[data-t], .toast-message-text';
+  const SENTENCES = '[data-t], #chat .welcome *, .toast-message-text';
   const translate = () => {
     document.documentElement.lang = wanted;
     document.querySelectorAll(SENTENCES).forEach(e => {
