@@ -21,8 +21,9 @@ from feallm import Predictor
 from feallm.export import to_json
 from feallm.faces import NO_FACE, align_face, caveat, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, describe
+from feallm.loading import ModelError
 from feallm.photos import BadPhoto, open_photo
-from feallm.predictor import MINI, ModelError
+from feallm.predictor import MINI
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 

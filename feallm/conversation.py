@@ -62,3 +62,18 @@ def encode(
             if not message.get("open"):
                 add([tokenizer.eos_token_id], supervised=learned)
     return ids, labels
+
+
+def encode_caption(
+    caption: str, tokenizer: PreTrainedTokenizerBase, num_image_tokens: int
+) -> tuple[list[int], list[int]]:
+    """Return `input_ids` and `labels` of a picture and its caption: LLaVA's "plain" layout.
+
+    The picture's placeholders, the caption and a new line, without template or question; the
+    caption and the new line are learned. Stage 1 trains on this.
+    """
+    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    before = [tokenizer.bos_token_id] + [image_token_id] * num_image_tokens
+    words = tokenizer(f"{caption}\n", add_special_tokens=False, split_special_tokens=True)
+    learned = words["input_ids"]
+    return before + learned, [IGNORE_INDEX] * len(before) + learned

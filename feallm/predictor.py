@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from safetensors import SafetensorError
 
-from feallm import FEALLMForConditionalGeneration, FEALLMProcessor, prompts
-from feallm.configuration import FEALLMConfig
+from feallm import prompts
 from feallm.conversation import Message
 from feallm.crops import Crop, list_crops
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.generation import Reader, complete, stream
+from feallm.loading import load
 
 MINI = Path(__file__).parent.parent / "assets" / "feallm-mini"
 """The model that needs no download."""
@@ -56,10 +55,6 @@ class Reading:
 
 class QuestionTooLong(ValueError):
     """A question that alone fills the model; its text is a sentence for the person who asked."""
-
-
-class ModelError(RuntimeError):
-    """A model that cannot be loaded; its text is a sentence that says why."""
 
 
 def excuse(error: RuntimeError) -> str:
@@ -101,25 +96,7 @@ class Predictor:
         self.name = Path(model).name if Path(model).is_dir() else str(model)
         self.device = device or best_device()
         self.dtype = dtype or best_dtype(self.device)
-        try:
-            config = FEALLMConfig.from_pretrained(model)
-            if config.model_type != "feallm":
-                raise ModelError(f"{model} is a {config.model_type} model, not a FEALLM.")
-            self.model, info = FEALLMForConditionalGeneration.from_pretrained(
-                model, config=config, dtype=self.dtype, output_loading_info=True
-            )
-            self.processor = FEALLMProcessor.from_pretrained(model)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise ModelError(
-                f"The model {model} cannot be loaded: {str(error).splitlines()[0]}"
-            ) from error
-        wrong = [
-            f"{k}: {', '.join(sorted(map(str, info[k]))[:5])}"
-            for k in ("missing_keys", "mismatched_keys")
-            if info[k]
-        ]
-        if wrong:
-            raise ModelError(f"The weights in {model} are incomplete. {'; '.join(wrong)}")
+        self.model, self.processor = load(model, self.dtype)
         self.model.to(self.device).eval()
         self.tokenizer = self.processor.tokenizer
 

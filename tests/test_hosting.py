@@ -7,7 +7,7 @@ import pytest
 
 import app
 from feallm import Predictor
-from feallm.predictor import ModelError
+from feallm.loading import ModelError
 
 
 class Lender:

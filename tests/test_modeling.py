@@ -51,7 +51,7 @@ def test_no_parameter_is_named_gamma_or_beta():
 
 
 def test_a_frozen_parameter_stays_and_a_trainable_one_moves():
-    from train.train import choose_trainable
+    from train.parts import choose_trainable
 
     model = tiny_model().train()
     groups = choose_trainable(model, {"model.lca": 1e-2, "model.mpp": 1e-3})
@@ -73,7 +73,7 @@ def test_a_frozen_parameter_stays_and_a_trainable_one_moves():
 
 
 def test_training_nothing_or_something_unknown_is_refused():
-    from train.train import choose_trainable
+    from train.parts import choose_trainable
 
     with pytest.raises(ValueError, match="has not"):
         choose_trainable(tiny_model(), {"model.lcaa": 1e-3})

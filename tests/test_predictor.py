@@ -11,7 +11,7 @@ from feallm.conversation import encode
 from feallm.faces import align_face, detect_faces
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from feallm.generation import embed
-from feallm.predictor import ModelError
+from feallm.loading import ModelError
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,9 @@ from train.mini.sizes import mini_config
 from train.mini.thresholds import choose, on_strangers
 from train.mini.tokenizer import train_tokenizer
 from train.mini.vision import RECIPES, VisionTask
-from train.train import StageTrainer, TrainConfig, answer_weights, choose_trainable, read_config
+from train.parts import choose_trainable
+from train.stage import TrainConfig, read_config
+from train.train import StageTrainer, answer_weights
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,94 +1,45 @@
-"""Train FEALLM's language stages: one loop, and a YAML file for each stage.
+r"""Train FEALLM's stages: one loop for the 7B and the mini, and a YAML file for each stage.
 
 Run as:
 
+    python -m train.train train/configs/stage1_align.yaml --model llava-hf/llava-1.5-7b-hf \
+        --data blip_laion_cc_sbu_558k.json --images images.zip --out runs/stage1
+    python -m train.train train/configs/stage2_lora.yaml --model runs/stage1/final \
+        --data fea.json --images faces/ --out runs/stage2
     python -m train.train train/configs/mini_align.yaml --packs PACKS --model START --out RUN
 
+Several GPUs or machines: `accelerate launch --config_file FILE -m train.train` and the same
+options, with ddp.yaml, fsdp.yaml, zero2.yaml or zero3.yaml of train/configs/accelerate.
+
 A stage is data: which modules learn, and how fast. Everything not named stays frozen. Re-run the
-same command to resume after a stop.
+same command to resume after a stop. What was trained lies in RUN/final, which `python app.py
+--model` opens: an adapter of `--model` where the stage has LoRA (`--merge` adds it to the weights),
+else a whole model.
 """
 
 import argparse
-from dataclasses import dataclass
+import os
+import sys
 from pathlib import Path
 
 import torch
-import yaml
 from torch.nn import functional as F
-from torch.utils.data import WeightedRandomSampler
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.conversation import IGNORE_INDEX
+from feallm.loading import QUANTIZATIONS, ModelError, config_of, load, processor_of
+from train.checkpoints import CheckpointError, TrainedPartsTrainer, last_checkpoint
+from train.data import DataError, Instructions, Pad, Pictures, read_rows
 from train.mini.convolution import quicken
 from train.mini.faces import Augment, Faces
-from train.mini.instruct import KINDS, Collate, Conversations
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One stage. An unknown key in the YAML file fails."""
-
-    learning_rates: dict[str, float]
-    """Module path -> its learning rate; the modules of this table are what is trained."""
-    max_steps: int
-    """Optimizer steps."""
-    batch_size: int = 64
-    """Faces in a step."""
-    warmup_steps: int = 50
-    """Steps of linear warm-up before the cosine decay."""
-    weight_decay: float = 0.0
-    """AdamW's, on everything trained."""
-    rare_power: float = 0.35
-    """Faces are drawn with their expression's frequency to the minus this."""
-    strength: float = 1.0
-    """Of the augmentation (`train.mini.faces.Augment`)."""
-    kinds: str = KINDS
-    """Kinds of turns in its conversations (`train.mini.instruct`); an ablation leaves some out."""
-    told_share: float = 0.0
-    """Share of conversations whose facts are told instead of seen, so that texts keep to them."""
-    length_power: float = 0.0
-    """An answer counts by its length to the power of 1 minus this: 0 weighs all tokens alike, as
-    LLaVA does, 1 all answers, so that one word decides as much as a paragraph."""
-    save_steps: int = 200
-    """Steps between checkpoints."""
-    seed: int = 0
-    """Of the data, its augmentation and the texts."""
-
-
-def read_config(path: Path) -> TrainConfig:
-    """Return the stage a YAML file describes."""
-    return TrainConfig(**yaml.safe_load(path.read_text()))
-
-
-def choose_trainable(model: torch.nn.Module, learning_rates: dict[str, float]) -> list[dict]:
-    """Freeze all but the named modules and return AdamW's parameter groups.
-
-    Raises:
-        ValueError: a path names no module, or nothing would be trained.
-    """
-    model.requires_grad_(False)
-    groups, taken = [], set()
-    # the longest path wins, so that "model" can be refined by "model.lca"
-    for path in sorted(learning_rates, key=len, reverse=True):
-        try:
-            module = model.get_submodule(path)
-        except AttributeError:
-            raise ValueError(f"learning_rates names {path}, which this model has not.") from None
-        mine = [p for p in module.parameters() if id(p) not in taken]
-        taken |= {id(p) for p in mine}
-        for parameter in mine:
-            parameter.requires_grad_(True)
-        if mine:
-            groups.append({"params": mine, "lr": learning_rates[path]})
-            print(
-                f"trains {path}: {sum(p.numel() for p in mine):,} parameters "
-                f"at {learning_rates[path]}"
-            )
-    if not groups:
-        raise ValueError("Nothing would be trained: learning_rates is empty.")
-    return groups
+from train.mini.instruct import Collate, Conversations
+from train.order import Order
+from train.parts import choose_trainable, save_adapter
+from train.plan import Plan, plan
+from train.report import Meter, Samples, write_card
+from train.stage import TrainConfig, read_config, step_division
 
 
 def answer_weights(labels: torch.Tensor, length_power: float) -> torch.Tensor:
@@ -106,21 +57,37 @@ def answer_weights(labels: torch.Tensor, length_power: float) -> torch.Tensor:
     return weights
 
 
-class StageTrainer(Trainer):
-    """`Trainer` with one learning rate per module and rare expressions drawn more often."""
+class StageTrainer(TrainedPartsTrainer):
+    """`Trainer` with one learning rate per group, our order of rows and our weights of answers."""
 
-    def __init__(self, *args, groups: list[dict], rare_power: float, length_power: float, **kwargs):
-        self.groups, self.rare_power, self.length_power = groups, rare_power, length_power
+    def __init__(self, *args, groups: list[dict], order: Order, length_power: float, **kwargs):
+        self.groups, self.order, self.length_power = groups, order, length_power
         super().__init__(*args, **kwargs)
+        # tokens are counted over the whole step, so that its parts may be read in any division;
+        # where answers have weights of their own each part is a mean, as there is one part
+        self.model_accepts_loss_kwargs = length_power == 0
+        self.meter = Meter(self.accelerator.num_processes)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs.pop("labels")
+        self.meter.count(int(inputs["attention_mask"].sum()))
         outputs = model(**inputs)
         weights = answer_weights(labels, self.length_power)[:, 1:]
         said, written = outputs.logits[:, :-1][weights > 0].float(), labels[:, 1:][weights > 0]
-        loss = F.cross_entropy(said, written, reduction="none")
-        loss = (loss * weights[weights > 0]).sum() / weights.sum()
+        loss = (F.cross_entropy(said, written, reduction="none") * weights[weights > 0]).sum()
+        if num_items_in_batch is None:
+            loss = loss / weights.sum()
+        else:  # DDP will divide the gradients by the number of processes
+            loss = loss / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Add speed, memory and each group's learning rate to what is logged."""
+        if "loss" in logs:
+            logs |= self.meter.read()
+            for group in self.optimizer.param_groups:
+                logs[f"learning_rate/{group['name']}"] = group["lr"]
+        super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, *_args, **_kwargs) -> torch.optim.Optimizer:
         self.optimizer = torch.optim.AdamW(
@@ -128,38 +95,15 @@ class StageTrainer(Trainer):
         )
         return self.optimizer
 
-    def _get_train_sampler(self, dataset=None):
-        weights = self.train_dataset.faces.sampling_weights(self.rare_power)
-        generator = torch.Generator().manual_seed(self.args.seed)
-        return WeightedRandomSampler(weights, len(weights), generator=generator)
+    def _get_train_sampler(self, dataset=None) -> Order:
+        return self.order
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("config", type=Path)
-    parser.add_argument(
-        "--packs", type=Path, required=True, help="folder made by train.mini.prepare"
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder the stage starts from")
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    model = FEALLMForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32)
-    processor = FEALLMProcessor.from_pretrained(args.model)
-    train(model, processor, read_config(args.config), Faces(args.packs, "train"), args.out)
-
-
-def train(
-    model: FEALLMForConditionalGeneration,
-    processor: FEALLMProcessor,
-    config: TrainConfig,
-    faces: Faces,
-    out: Path,
-) -> None:
-    """Run a stage, or resume it where `out` has a checkpoint, and write `out/final`."""
-    torch.manual_seed(config.seed)
-    groups = choose_trainable(model, config.learning_rates)
-    quicken(model)
-    images = processor.image_processor
+def packed_faces(
+    faces: Faces, processor: FEALLMProcessor, config: TrainConfig
+) -> tuple[Dataset, Collate, Order]:
+    """Return packed faces with conversations, how they become a batch, and their order."""
+    options, images = config.faces, processor.image_processor
     augment = Augment(
         size=processor.face_size,
         crop_size=processor.crop_size,
@@ -167,18 +111,79 @@ def train(
         mean=images.image_mean,
         std=images.image_std,
         train=True,
-        strength=config.strength,
+        strength=options.strength,
         greyscale=processor.greyscale,
     )
+    dataset = Conversations(
+        faces,
+        processor.tokenizer,
+        processor.num_image_tokens,
+        config.seed,
+        options.kinds,
+        options.told_share,
+    )
+    order = Order(dataset, config.seed, weights=faces.sampling_weights(options.rare_power))
+    return dataset, Collate(augment, processor.tokenizer.pad_token_id, config.seed), order
+
+
+def instructions(
+    data: Path, images: Path, processor: FEALLMProcessor, config: TrainConfig, out: Path
+) -> tuple[Dataset, Pad, Order]:
+    """Return the rows of a file with their pictures, how they become a batch, and their order.
+
+    Rows whose picture is missing are left out, counted and named in OUT/missing.txt.
+
+    Raises:
+        DataError: the file or the pictures cannot be used.
+    """
+    rows, pictures = read_rows(data), Pictures(images)
+    missing = set(pictures.missing([r.image for r in rows]))
+    if missing:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "missing.txt").write_text("\n".join(sorted(missing)) + "\n", encoding="utf-8")
+        rows = [r for r in rows if r.image not in missing]
+        print(f"{len(missing)} pictures are missing, listed in {out / 'missing.txt'}")
+    if not rows:
+        raise DataError(f"None of the pictures named in {data} is in {images}.")
+    dataset = Instructions(
+        rows,
+        pictures,
+        processor,
+        plain=config.layout == "plain",
+        max_length=config.max_length,
+        seed=config.seed,
+        broken=out / "broken.txt",
+    )
+    order = Order(dataset, config.seed, lengths=dataset.lengths, batch_size=config.batch_size)
+    return dataset, Pad(processor.tokenizer.pad_token_id), order
+
+
+def train(
+    model: FEALLMForConditionalGeneration,
+    processor: FEALLMProcessor,
+    config: TrainConfig,
+    data: tuple[Dataset, object, Order],
+    out: Path,
+) -> StageTrainer:
+    """Run a stage, or resume it where `out` has a checkpoint; return its trainer."""
+    torch.manual_seed(config.seed)
+    dataset, collate, order = data
+    groups = choose_trainable(model, config.learning_rates, config.lora)
+    quicken(model)
+    micro, times = step_division(config, int(os.environ.get("WORLD_SIZE", "1")))
     trainer = StageTrainer(
         model=model,
         groups=groups,
-        rare_power=config.rare_power,
+        order=order,
         length_power=config.length_power,
         args=TrainingArguments(
             output_dir=str(out),
             max_steps=config.max_steps,
-            per_device_train_batch_size=config.batch_size,
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=times,
+            activation_checkpointing=config.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False},
             warmup_steps=config.warmup_steps,
             weight_decay=config.weight_decay,
             lr_scheduler_type="cosine",
@@ -186,31 +191,112 @@ def train(
             use_cpu=not torch.cuda.is_available(),
             save_steps=config.save_steps,
             save_total_limit=2,
-            logging_steps=10,
+            logging_steps=config.logging_steps,
             report_to=["tensorboard"],
             remove_unused_columns=False,
+            dataloader_num_workers=config.workers,
             seed=config.seed,
         ),
-        data_collator=Collate(augment, processor.tokenizer.pad_token_id),
-        train_dataset=Conversations(
-            faces,
-            processor.tokenizer,
-            processor.num_image_tokens,
-            config.seed,
-            config.kinds,
-            config.told_share,
-        ),
+        data_collator=collate,
+        train_dataset=dataset,
+        callbacks=[Samples(processor.tokenizer, dataset, config.sample_steps)],
     )
-    checkpoint = get_last_checkpoint(str(out)) if out.is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
-    save(model, processor, out / "final")
+    trainer.train(resume_from_checkpoint=last_checkpoint(out))
+    return trainer
 
 
-def save(model, processor, folder: Path) -> None:
-    """Write a folder `Predictor` opens: bf16 weights in shards under 10 MB, and the processor."""
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="9MB")
+def dry_run(config: TrainConfig, model_config, dataset: Dataset, quantization: str | None) -> Plan:
+    """Return what the stage would need; some rows are read for their length."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    every = max(1, len(dataset) // 20)
+    lengths = [len(dataset[i]["input_ids"]) for i in range(0, len(dataset), every)]
+    return plan(
+        model_config,
+        config.learning_rates,
+        config.lora,
+        rows=len(dataset),
+        tokens=sum(lengths) / len(lengths),
+        batch_size=config.batch_size,
+        micro_batch_size=step_division(config, processes)[0],
+        steps=config.max_steps,
+        gradient_checkpointing=config.gradient_checkpointing,
+        quantization=quantization,
+        processes=processes,
+    )
+
+
+def save(
+    model: FEALLMForConditionalGeneration,
+    processor: FEALLMProcessor,
+    config: TrainConfig,
+    base: str,
+    folder: Path,
+) -> None:
+    """Write a folder `Predictor` opens: an adapter of `base` with LoRA, else bf16 weights."""
+    if config.lora:
+        save_adapter(model, config.lora, base, folder)
+        model.config.save_pretrained(folder)
+    else:
+        # the repository, which ships the mini, takes no file over 10 MB
+        small = sum(p.numel() for p in model.parameters()) < 1e8
+        model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="9MB" if small else "5GB")
     processor.save_pretrained(folder)
     print(f"saved {folder}")
+
+
+def merge(base: str, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Add an adapter to its base's weights and write the whole model in its place."""
+    model, processor = load(folder, dtype)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--model", required=True, help="folder or hub id the stage starts from")
+    parser.add_argument("--out", type=Path, required=True, help="folder of this run")
+    parser.add_argument("--packs", type=Path, help="faces packed by train.mini.prepare")
+    parser.add_argument("--data", type=Path, help="rows in LLaVA's layout")
+    parser.add_argument("--images", type=Path, help="their pictures: a folder or a zip")
+    parser.add_argument("--quantization", choices=QUANTIZATIONS, help="of the frozen weights")
+    parser.add_argument("--attention", default="sdpa", help="sdpa, flash_attention_2 or eager")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), help="of what is frozen; bfloat16 on a GPU"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what it would need, and stop")
+    parser.add_argument("--merge", action="store_true", help="add LoRA to the weights at the end")
+    args = parser.parse_args()
+    if bool(args.packs) == bool(args.data) or bool(args.data) != bool(args.images):
+        parser.error("Give either --packs, or --data with --images.")
+    try:
+        config = read_config(args.config)
+        usual = "bfloat16" if torch.cuda.is_available() else "float32"
+        dtype = getattr(torch, args.dtype or usual)
+        model_config = config_of(args.model)
+        processor = processor_of(args.model, model_config)
+        if args.packs:
+            data = packed_faces(Faces(args.packs, "train"), processor, config)
+        else:
+            data = instructions(args.data, args.images, processor, config, args.out)
+        if args.dry_run:
+            print(dry_run(config, model_config, data[0], args.quantization))
+            return
+        torch.manual_seed(config.seed)  # from LLaVA, the LCA and the MPP start at random
+        model, processor = load(args.model, dtype, args.quantization, args.attention)
+        trainer = train(model, processor, config, data, args.out)
+        if trainer.is_world_process_zero():
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            save(model, processor, config, args.model, args.out / "final")
+            write_card(trainer, config, args.model, args.out)
+            if args.merge and config.lora:
+                merge(args.model, args.out / "final")
+    except (DataError, ModelError, CheckpointError, ValueError, TypeError) as problem:
+        sys.exit(str(problem))
 
 
 if __name__ == "__main__":

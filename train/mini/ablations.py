@@ -27,7 +27,8 @@ from train.mini.assemble import assemble
 from train.mini.faces import Faces
 from train.mini.thresholds import choose, labelled
 from train.mini.tokenizer import train_tokenizer
-from train.train import TrainConfig, train
+from train.stage import FaceOptions, TrainConfig
+from train.train import packed_faces, save, train
 
 VOCABULARY, CONVERSATIONS = 2048, 5_000
 
@@ -87,7 +88,7 @@ def stage(variant: Variant, steps: int, seed: int) -> TrainConfig:
         warmup_steps=40,
         weight_decay=0.01,
         length_power=0.5,
-        kinds=variant.kinds,
+        faces=FaceOptions(kinds=variant.kinds),
         seed=seed,
     )
 
@@ -137,7 +138,9 @@ def run(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, floa
         tokenizer = train_tokenizer(VOCABULARY, CONVERSATIONS, seed=0)
         model, processor = assemble(args.vision, tokenizer, seed, **variant.config)
         config = stage(variant, args.steps, seed)
-        train(model, processor, config, Faces(args.packs, "train"), folder)
+        faces = packed_faces(Faces(args.packs, "train"), processor, config)
+        train(model, processor, config, faces, folder)
+        save(model, processor, config, variant.name, folder / "final")
         scores = measure(folder / "final", args.packs, variant, args.faces)
         kept.write_text(json.dumps({"asked": asked, "scores": scores}))
     return json.loads(kept.read_text())["scores"]

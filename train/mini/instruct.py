@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from feallm.conversation import IGNORE_INDEX, Message, encode
+from feallm.conversation import Message, encode
 from feallm.facs import AUS, EXPRESSIONS, PROTOTYPES
 from feallm.prompts import list_action_units
+from train.data import pad
 from train.fea.questions import SHORT, ask
 from train.fea.talk import scope, turn
 from train.fea.writer import movement, reasoning, summary
 from train.mini.faces import Augment, Faces
+from train.order import draws
 
 Facts = tuple[str, tuple[int, ...] | None]
 """An expression and its action units; None where nobody and nothing could label them."""
@@ -129,20 +131,21 @@ class Conversations(Dataset):
         told_share: float = 0.0,
     ):
         self.faces, self.tokenizer, self.num_image_tokens = faces, tokenizer, num_image_tokens
-        self.rng, self.kinds, self.told_share = random.Random(seed), kinds, told_share
+        self.seed, self.kinds, self.told_share = seed, kinds, told_share
+        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def __getitem__(self, i: int) -> dict:
-        item = self.faces[i]
-        if self.rng.random() < self.told_share:
-            return item | self._encoded(told_conversation(self.rng, self.kinds))
+        item, rng = self.faces[i], draws(self.seed, self.epoch, i)
+        if rng.random() < self.told_share:
+            return item | self._encoded(told_conversation(rng, self.kinds))
         while not item["found"] and not set(self.kinds) & set("et"):
-            item = self.faces[self.rng.randrange(len(self.faces))]
-        facts = draw_facts(item["votes"], item["aus"], item["found"], self.rng)
-        plan = draw_plan(item["found"], self.rng, self.kinds)
-        return item | self._encoded(converse(plan, facts, self.rng))
+            item = self.faces[rng.randrange(len(self.faces))]
+        facts = draw_facts(item["votes"], item["aus"], item["found"], rng)
+        plan = draw_plan(item["found"], rng, self.kinds)
+        return item | self._encoded(converse(plan, facts, rng))
 
     def _encoded(self, messages: list[Message]) -> dict[str, list[int]]:
         ids, labels = encode(messages, self.tokenizer, self.num_image_tokens)
@@ -150,23 +153,19 @@ class Conversations(Dataset):
 
 
 class Collate:
-    """Augment the faces of a batch and pad its conversations on the right."""
+    """Augment the faces of a batch and pad its conversations on the right.
 
-    def __init__(self, augment: Augment, pad_token_id: int):
-        self.augment, self.pad_token_id = augment, pad_token_id
+    The augmentation follows from the seed and the conversations alone: a run that goes on from a
+    checkpoint disturbs its faces as it would have.
+    """
+
+    def __init__(self, augment: Augment, pad_token_id: int, seed: int):
+        self.augment, self.pad_token_id, self.seed = augment, pad_token_id, seed
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        faces = self.augment(items)
-        length = max(len(i["input_ids"]) for i in items)
-
-        def pad(key: str, value: int) -> torch.Tensor:
-            return torch.tensor([i[key] + [value] * (length - len(i[key])) for i in items])
-
-        ids = pad("input_ids", self.pad_token_id)
-        return {
-            "pixel_values": faces["pixel_values"],
-            "pixel_values_local": faces["pixel_values_local"],
-            "input_ids": ids,
-            "attention_mask": (ids != self.pad_token_id).long(),
-            "labels": pad("labels", IGNORE_INDEX),
-        }
+        words = sum(sum(item["input_ids"]) for item in items)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draws(self.seed, words, items[0]["index"]).getrandbits(62))
+            faces = self.augment(items)
+        pixels = {n: faces[n] for n in ("pixel_values", "pixel_values_local")}
+        return pixels | pad(items, self.pad_token_id)

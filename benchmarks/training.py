@@ -1,0 +1,192 @@
+"""Stage 2 against fine-tuning plain LLaVA-1.5 with LoRA: tokens per second and peak memory.
+
+Run as:
+
+    python -m benchmarks.training            true 7B sizes, on a GPU
+    python -m benchmarks.training --quick    the language model cut to a few layers, on a CPU
+
+Both models have random weights, since speed does not depend on their values, and the same rows: a
+picture and a conversation. LLaVA is transformers' own with peft's LoRA and its projector trained, as
+LLaVA trains it; FEALLM is what `train.train` trains in stage 2. Their steps alternate in one
+process; memory is the peak of a process that holds one of them alone. The wanted ratios are at
+least 0.93 of LLaVA's speed and at most 1.05 of its memory. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional as F
+from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
+
+from feallm import FEALLMConfig, FEALLMForConditionalGeneration
+from feallm.conversation import IGNORE_INDEX
+from train.parts import Lora, choose_trainable
+
+WORDS, ANSWER = 200, 100
+"""Tokens of a row's text, and how many of them are answers."""
+KINDS = ("llava", "feallm")
+
+
+def config(layers: int) -> FEALLMConfig:
+    """Return the 7B's configuration with this many layers in its language model."""
+    tower = CLIPVisionConfig(  # CLIP ViT-L/14-336
+        image_size=336,
+        patch_size=14,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        projection_dim=768,
+    )
+    full = FEALLMConfig(vision_config=tower)
+    full.text_config.num_hidden_layers = layers
+    return full
+
+
+def build(kind: str, layers: int, device: str) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """Return a model as its fine-tuning wants it, and its optimizer."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    lora = Lora(learning_rate=2e-4)
+    with torch.device(device):
+        if kind == "feallm":
+            model = FEALLMForConditionalGeneration(config(layers))
+        else:
+            model = LlavaForConditionalGeneration(config(layers))
+    torch.set_default_dtype(torch.float32)
+    if kind == "feallm":
+        eyes = ("model.lca", "model.mpp", "model.multi_modal_projector")
+        groups = choose_trainable(model, dict.fromkeys(eyes, 2e-5), lora)
+    else:
+        linear = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
+        options = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=linear,
+            modules_to_save=["multi_modal_projector"],
+        )
+        model = get_peft_model(model, options)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        groups = [{"params": [p for p in model.parameters() if p.requires_grad], "lr": 2e-4}]
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    return model, torch.optim.AdamW(groups)
+
+
+def rows(kind: str, count: int, device: str) -> dict[str, torch.Tensor]:
+    """Return a batch: random pictures with `WORDS` tokens of text each."""
+    generator = torch.Generator().manual_seed(0)
+    images = 577 if kind == "feallm" else 576
+    ids = torch.randint(5, 30_000, (count, WORDS), generator=generator)
+    placeholders = torch.full((count, images), 32_000)
+    ids = torch.cat([ids[:, :1], placeholders, ids[:, 1:]], dim=1)
+    labels = ids.clone()
+    labels[:, :-ANSWER] = IGNORE_INDEX
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": labels,
+        "pixel_values": torch.randn(count, 3, 336, 336, generator=generator),
+    }
+    if kind == "feallm":
+        batch["pixel_values_local"] = torch.randn(count, 16, 3, 112, 112, generator=generator)
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def step(kind: str, model, optimizer, batch: dict[str, torch.Tensor]) -> float:
+    """Take one optimizer step; return its seconds."""
+    device = batch["input_ids"].device.type
+    begun = time.perf_counter()
+    inputs = dict(batch)
+    with torch.autocast(device, torch.bfloat16):
+        if kind == "feallm":
+            labels = inputs.pop("labels")[:, 1:]
+            logits, learned = model(**inputs).logits[:, :-1], labels != IGNORE_INDEX
+            loss = F.cross_entropy(logits[learned].float(), labels[learned])
+        else:
+            loss = model(**inputs).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def peak_gib(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def memory_alone(kind: str, args: argparse.Namespace) -> float:
+    """Return the peak memory of a process that trains one model for two steps, in GiB."""
+    command = [sys.executable, "-m", "benchmarks.training", "--alone", kind]
+    command += ["--layers", str(args.layers), "--rows", str(args.rows), "--device", args.device]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="4 layers, 2 rows, 3 steps")
+    parser.add_argument("--layers", type=int, help="of the language model (7B: 32)")
+    parser.add_argument("--rows", type=int, help="in a step")
+    parser.add_argument("--steps", type=int, help="measured for each model")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--alone", choices=KINDS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    usual = (4, 2, 3) if args.quick else (32, 8, 10)
+    args.layers, args.rows, args.steps = (
+        given or default
+        for given, default in zip((args.layers, args.rows, args.steps), usual, strict=True)
+    )
+    if args.alone:
+        model, optimizer = build(args.alone, args.layers, args.device)
+        batch = rows(args.alone, args.rows, args.device)
+        for _ in range(2):
+            step(args.alone, model, optimizer, batch)
+        print(peak_gib(args.device))
+        return
+    memory = {kind: memory_alone(kind, args) for kind in KINDS}
+    models = {kind: build(kind, args.layers, args.device) for kind in KINDS}
+    batches = {kind: rows(kind, args.rows, args.device) for kind in KINDS}
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for turn in range(args.steps + 1):
+        for kind in KINDS:
+            took = step(kind, *models[kind], batches[kind])
+            if turn:  # the first is not counted
+                seconds[kind].append(took)
+    speed = {
+        kind: batches[kind]["input_ids"].numel() / statistics.median(seconds[kind])
+        for kind in KINDS
+    }
+    result = {
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "layers": args.layers,
+        "rows": args.rows,
+        "tokens_per_second": {k: round(v, 1) for k, v in speed.items()},
+        "peak_memory_gib": {k: round(v, 2) for k, v in memory.items()},
+        "speed_ratio": round(speed["feallm"] / speed["llava"], 3),
+        "memory_ratio": round(memory["feallm"] / memory["llava"], 3),
+    }
+    print(f"{args.layers} layers, {args.rows} rows in a step, {result['device']}")
+    for kind in KINDS:
+        print(f"{kind:<7} {speed[kind]:9.1f} tokens/s   {memory[kind]:6.2f} GiB")
+    print(f"FEALLM / LLaVA: speed {result['speed_ratio']}, memory {result['memory_ratio']}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Open a FEALLM, whatever form it has, or start one from LLaVA-1.5.
+
+| folder or hub id | what it is |
+| --- | --- |
+| `config.json` of type feallm | a whole FEALLM |
+| `adapter_config.json` beside it | a trained FEALLM as a peft adapter of another model |
+| `config.json` of type llava | LLaVA-1.5, to start from: only the LCA and the MPP are new |
+"""
+
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import AutoConfig, BitsAndBytesConfig, LlavaProcessor
+from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
+
+from feallm import FEALLMConfig, FEALLMForConditionalGeneration, FEALLMProcessor
+
+NOT_QUANTIZED = (
+    *("model.lca", "model.mpp", "model.multi_modal_projector", "model.vision_tower"),
+    "lm_head",
+)
+"""Kept as they are: what is small or trained. bitsandbytes wants the whole paths: short names skip
+nothing, without a word."""
+QUANTIZATIONS = ("nf4", "int8")
+
+
+class ModelError(RuntimeError):
+    """A model that cannot be loaded; its text is a sentence that says why."""
+
+
+def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return bitsandbytes' configuration of a kind in `QUANTIZATIONS`; None for none."""
+    if kind is None:
+        return None
+    skipped = list(NOT_QUANTIZED)
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def load(
+    name: str | Path,
+    dtype: torch.dtype,
+    quantization: str | None = None,
+    attention: str = "sdpa",
+    **changes,
+) -> tuple[FEALLMForConditionalGeneration, FEALLMProcessor]:
+    """Return a model in ordinary memory and its processor.
+
+    Args:
+        name: a folder or hub id, see above.
+        dtype: of the weights.
+        quantization: of the language model, a kind in `QUANTIZATIONS`; it needs the whole model to
+            fit the device bitsandbytes chooses.
+        attention: transformers' `attn_implementation`.
+        changes: fields of `FEALLMConfig` for a model started from LLaVA.
+
+    Raises:
+        ModelError: nothing there, another kind of model, or weights missing or of another shape.
+    """
+    try:
+        adapter = adapter_of(name)
+        base = adapter.base_model_name_or_path if adapter else name
+        config = config_of(name, **changes)
+        is_start = AutoConfig.from_pretrained(base).model_type == "llava"
+        model, info = FEALLMForConditionalGeneration.from_pretrained(
+            base,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            quantization_config=quantization_config(quantization, dtype),
+            output_loading_info=True,
+        )
+        processor = processor_of(name, config)
+        if adapter:
+            model = PeftModel.from_pretrained(model, name)
+            model = model.get_base_model() if quantization else model.merge_and_unload()
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"The model {name} cannot be loaded: {str(error).splitlines()[0]}"
+        ) from error
+    new = ("model.lca.", "model.mpp.") if is_start else ()
+    wrong = [
+        f"{kind}: {', '.join(keys[:5])}"
+        for kind in ("missing_keys", "mismatched_keys")
+        if (keys := [k for k in sorted(map(str, info[kind])) if not k.startswith(new or "\0")])
+    ]
+    if wrong:
+        raise ModelError(f"The weights in {base} are incomplete. {'; '.join(wrong)}")
+    return model, processor
+
+
+def adapter_of(name: str | Path) -> PeftConfig | None:
+    """Return the configuration of a peft adapter, None where there is no adapter."""
+    found = cached_file(
+        name,
+        ADAPTER_CONFIG_NAME,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    return PeftConfig.from_pretrained(name) if found else None
+
+
+def config_of(name: str | Path, **changes) -> FEALLMConfig:
+    """Return the configuration; one of LLaVA becomes FEALLM's with the paper's LCA and MPP.
+
+    Raises:
+        ModelError: it is of another kind of model.
+    """
+    config = AutoConfig.from_pretrained(name)
+    if config.model_type == "feallm":
+        return config
+    if config.model_type != "llava":
+        raise ModelError(f"{name} is a {config.model_type} model, not a FEALLM or a LLaVA.")
+    fields = config.to_dict()
+    for own in ("model_type", "architectures", "transformers_version"):
+        fields.pop(own, None)
+    return FEALLMConfig(**(fields | changes))
+
+
+def processor_of(name: str | Path, config: FEALLMConfig) -> FEALLMProcessor:
+    """Return the processor; from LLaVA's its pictures' normalisation and its tokenizer are kept."""
+    if AutoConfig.from_pretrained(name).model_type == "feallm":
+        return FEALLMProcessor.from_pretrained(name)
+    theirs = LlavaProcessor.from_pretrained(name)
+    return FEALLMProcessor.for_config(config, theirs.image_processor, theirs.tokenizer)

@@ -1,0 +1,376 @@
+"""The 7B's stages on tiny checkpoints in the published layouts, from LLaVA to the open page."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from layouts import write_instructions, write_llava
+from safetensors.torch import load_file, save_file
+
+from feallm import FEALLMConfig, FEALLMForConditionalGeneration, Predictor
+from feallm.loading import ModelError, load
+from train.checkpoints import TRAINED, WRITING, CheckpointError, last_checkpoint
+from train.parts import Lora, choose_trainable
+from train.plan import plan
+from train.stage import read_config, step_division
+from train.train import instructions, main, save, train
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "train" / "configs"
+SMOKE = CONFIGS / "smoke.yaml"
+WHOLE = ("model.lca", "model.mpp", "model.multi_modal_projector")
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory) -> Path:
+    return write_llava(tmp_path_factory.mktemp("start") / "tiny-llava")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> tuple[Path, Path]:
+    return write_instructions(tmp_path_factory.mktemp("rows"))
+
+
+def command(config: Path, model: Path, rows: tuple[Path, Path], out: Path, *more: str) -> list[str]:
+    options = [config, "--model", model, "--data", rows[0], "--images", rows[1], "--out", out]
+    return [*map(str, options), *more]
+
+
+def run(monkeypatch, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.train", *command(*arguments)])
+    main()
+
+
+def losses(out: Path) -> dict[int, float]:
+    """Return the logged loss of each step, from the newest checkpoint."""
+    state = json.loads((Path(last_checkpoint(out)) / "trainer_state.json").read_text())
+    return {e["step"]: e["loss"] for e in state["log_history"] if "loss" in e}
+
+
+def test_both_stages_run_and_the_page_opens_the_result(
+    monkeypatch, tmp_path, llava, rows, portrait, capsys
+):
+    """From a LLaVA folder: stage 1, stage 2 on its result, the adapter merged and not."""
+    first = tmp_path / "stage1.yaml"
+    stage1 = (CONFIGS / "stage1_align.yaml").read_text()
+    for old, new in (("epochs: 1", "max_steps: 2"), ("workers: 4", "workers: 1")):
+        assert old in stage1
+        stage1 = stage1.replace(old, new)
+    stage1 = stage1.replace("batch_size: 64", "batch_size: 4").replace("_size: 16", "_size: 2")
+    first.write_text(stage1)
+    run(monkeypatch, first, llava, rows, tmp_path / "one")
+    aligned, _ = load(tmp_path / "one" / "final", torch.float32)
+    started, _ = load(llava, torch.float32)
+    moved = {
+        ".".join(name.split(".")[:2])
+        for name, value in aligned.state_dict().items()
+        if not torch.equal(value, started.state_dict()[name].bfloat16().float())
+    }
+    assert moved == {"model.lca", "model.mpp", "model.multi_modal_projector"}
+    run(monkeypatch, SMOKE, tmp_path / "one" / "final", rows, tmp_path / "two")
+    out = capsys.readouterr().out
+    assert "trains LoRA" in out and "model: " in out and "data:  " in out
+    assert (tmp_path / "two" / "samples.txt").read_text().count("--- after") == 2
+    card = (tmp_path / "two" / "final" / "README.md").read_text()
+    assert "6 steps" in card and "rank: 4" in card
+    adapted = Predictor(tmp_path / "two" / "final", dtype=torch.float32)
+    reading = adapted.analyse(portrait.resize((32, 32)), texts=False)
+    run(monkeypatch, SMOKE, tmp_path / "one" / "final", rows, tmp_path / "three", "--merge")
+    files = {f.name for f in (tmp_path / "three" / "final").iterdir()}
+    assert "model.safetensors" in files and "adapter_config.json" not in files
+    merged = Predictor(tmp_path / "three" / "final", dtype=torch.float32)
+    again = merged.analyse(portrait.resize((32, 32)), texts=False)
+    for name, share in reading.expression_probabilities.items():
+        assert again.expression_probabilities[name] == pytest.approx(share, abs=0.01)  # bf16
+
+
+def test_an_adapter_gives_what_was_trained(tmp_path, llava, rows):
+    config = read_config(SMOKE)
+    model, processor = load(llava, torch.float32)
+    data = instructions(*rows, processor, config, tmp_path)
+    short = replace(config, max_steps=1, sample_steps=0)
+    trainer = train(model, processor, short, data, tmp_path / "run")
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    save(model, processor, config, str(llava), tmp_path / "adapter")
+    again, _ = load(tmp_path / "adapter", torch.float32)
+    item = data[2].dataset[0]
+    inputs = {n: v[None] for n, v in item.items() if n.startswith("pixel")}
+    inputs["input_ids"] = torch.tensor([item["input_ids"]])
+    with torch.inference_mode():
+        theirs = model.eval()(**inputs).logits
+        torch.testing.assert_close(again.eval()(**inputs).logits, theirs, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(load(llava, torch.float32)[0].eval()(**inputs).logits, theirs)
+    written = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert written["base_model_name_or_path"] == str(llava)
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert not [n for n in names if "vision_tower" in n or "embed_tokens" in n or "lm_head" in n]
+
+
+def test_at_7b_what_is_trained_are_the_papers_parts():
+    """4.3 M of the LCA, 28.5 M of the MPP with its MLP, 319.8 M of LoRA; all else is frozen."""
+    for name in ("stage1_align", "stage2_lora"):
+        config = read_config(CONFIGS / f"{name}.yaml")
+        with torch.device("meta"):
+            model = FEALLMForConditionalGeneration(FEALLMConfig())
+        groups = choose_trainable(model, config.learning_rates, config.lora)
+        counts = {g["name"]: sum(p.numel() for p in g["params"]) / 1e6 for g in groups}
+        assert counts["model.lca"] == pytest.approx(4.32, abs=0.01)
+        mpp = counts["model.mpp"] + counts["model.multi_modal_projector"]
+        assert mpp == pytest.approx(28.5, abs=0.05)
+        assert set(counts) - set(WHOLE) == ({"LoRA"} if config.lora else set())
+        if config.lora:
+            assert counts["LoRA"] == pytest.approx(319.8, abs=0.05)
+            assert {g["lr"] for g in groups} == {2e-5, 2e-4}
+        frozen = [p for p in model.parameters() if not p.requires_grad]
+        assert sum(p.numel() for p in frozen) / 1e6 == pytest.approx(
+            303.5 + 6607.6 + 131.3, abs=0.2
+        )  # head
+        assert all(p.dtype == torch.float32 for g in groups for p in g["params"])
+
+
+def test_a_dry_run_tells_the_needs_of_the_7b():
+    config = read_config(CONFIGS / "stage2_lora.yaml")
+    needs = plan(
+        FEALLMConfig(),
+        config.learning_rates,
+        config.lora,
+        rows=14_892,
+        tokens=800,
+        batch_size=16,
+        micro_batch_size=8,
+        steps=-1,
+        gradient_checkpointing=True,
+        quantization=None,
+        processes=1,
+    )
+    assert needs.steps == 14_892 // 16
+    assert needs.weights / 2**30 == pytest.approx(13.1, abs=0.1)  # 7.04 G parameters in bf16
+    assert needs.training / 2**30 == pytest.approx(5.3, abs=0.1)  # 352.7 M at 16 bytes
+    assert 0.1 < needs.seconds / 3600 < 10
+    small = plan(
+        FEALLMConfig(),
+        config.learning_rates,
+        config.lora,
+        rows=1,
+        tokens=800,
+        batch_size=16,
+        micro_batch_size=1,
+        steps=10,
+        gradient_checkpointing=True,
+        quantization="nf4",
+        processes=2,
+    )
+    assert small.weights < needs.weights / 3 and small.activations < needs.activations / 7
+    assert "on each device" in str(small)
+
+
+def test_a_dry_run_loads_nothing(monkeypatch, tmp_path, llava, rows, capsys):
+    monkeypatch.setattr("train.train.load", None)
+    run(monkeypatch, SMOKE, llava, rows, tmp_path / "out", "--dry-run")
+    assert "6 steps, about" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "processes", "division"),
+    [(64, None, 1, (64, 1)), (64, 16, 2, (16, 2)), (16, 8, 2, (8, 1)), (4, None, 2, (2, 1))],
+)
+def test_a_step_is_divided_among_processes(batch, micro, processes, division):
+    config = replace(read_config(SMOKE), batch_size=batch, micro_batch_size=micro)
+    assert step_division(config, processes) == division
+
+
+def test_a_step_that_cannot_be_divided_is_refused():
+    with pytest.raises(ValueError, match="no multiple"):
+        step_division(replace(read_config(SMOKE), batch_size=10), 4)
+
+
+def test_parts_of_a_step_give_the_whole_steps_losses(tmp_path, llava, rows):
+    """Four rows at once, or one by one: tokens are counted over the step."""
+    seen = {}
+    for micro in (4, 1):
+        config = replace(
+            read_config(SMOKE),
+            micro_batch_size=micro,
+            max_steps=3,
+            logging_steps=1,
+            sample_steps=0,
+            lora=Lora(learning_rate=1e-3, rank=4, alpha=8, dropout=0.0),
+        )
+        torch.manual_seed(0)  # the LCA and the MPP start at random
+        model, processor = load(llava, torch.float32)
+        data = instructions(*rows, processor, config, tmp_path)
+        trainer = train(model, processor, config, data, tmp_path / str(micro))
+        seen[micro] = [e["loss"] for e in trainer.state.log_history if "loss" in e]
+        state = model.state_dict()["model.lca.to_token.weight"]
+        seen[f"{micro} weights"] = state
+    assert seen[1] == pytest.approx(seen[4], abs=2e-3)  # bf16 autocast
+    torch.testing.assert_close(seen["1 weights"], seen["4 weights"], atol=5e-3, rtol=0)
+
+
+def logging_every_step(path: Path, **fields) -> Path:
+    """Write the smoke stage with other fields, and have the Trainer log every step."""
+    text = SMOKE.read_text()
+    for name, value in fields.items():
+        lines = [line for line in text.splitlines() if not line.startswith(f"{name}:")]
+        text = "\n".join([*lines, f"{name}: {value}"]) + "\n"
+    path.write_text(text)
+    return path
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path, llava, rows):
+    """The same global batch, by DDP over gloo; dropout, which each process draws, is off."""
+    stage = logging_every_step(tmp_path / "stage.yaml", sample_steps=0, logging_steps=1)
+    stage.write_text(stage.read_text().replace("alpha: 8", "alpha: 8\n  dropout: 0.0"))
+    found = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        launch += ["--master-port", str(29500 + processes), "-m", "train.train"]
+        done = subprocess.run(
+            [sys.executable, *launch, *command(stage, llava, rows, out)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**__import__("os").environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[processes] = losses(out)
+    assert found[1].keys() == found[2].keys() == set(range(1, 7))
+    for step, loss in found[1].items():
+        assert found[2][step] == pytest.approx(loss, abs=5e-3)  # bf16 sums in another order
+
+
+def killed_at_random(stage: Path, llava, rows, out: Path, times: int) -> int:
+    """Run a stage, killing it `times` times at random moments; return how often it was killed."""
+    import random
+
+    rng, killed = random.Random(0), 0
+    arguments = [sys.executable, "-m", "train.train", *command(stage, llava, rows, out)]
+    while True:
+        running = subprocess.Popen(
+            arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        if killed < times:
+            begun, at = time.monotonic(), last_checkpoint(out)
+            # first let it begin to train, then strike anywhere: in a step, in a checkpoint
+            while running.poll() is None and last_checkpoint(out) == at:
+                time.sleep(0.005)
+                assert time.monotonic() < begun + 120
+            time.sleep(rng.random() * 0.5)
+            running.send_signal(signal.SIGKILL)
+            running.wait()
+            killed += 1
+            if (out / "final").is_dir():
+                return killed
+            continue
+        error = running.communicate()[1]
+        assert running.returncode == 0, error[-3000:]
+        return killed
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_gives_the_losses_of_an_undisturbed_one(tmp_path, llava, rows, times):
+    steps = 12 + 4 * times
+    stage = logging_every_step(
+        tmp_path / "stage.yaml", max_steps=steps, save_steps=2, sample_steps=0, logging_steps=1
+    )
+    undisturbed = subprocess.run(
+        [sys.executable, "-m", "train.train", *command(stage, llava, rows, tmp_path / "whole")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
+    killed = killed_at_random(stage, llava, rows, tmp_path / "killed", times)
+    assert killed == times
+    whole, again = losses(tmp_path / "whole"), losses(tmp_path / "killed")
+    assert set(whole) == set(again) == set(range(1, steps + 1))
+    assert again == pytest.approx(whole, abs=1e-4)
+
+
+def test_half_a_checkpoint_is_never_loaded(tmp_path, llava, rows):
+    config = replace(read_config(SMOKE), sample_steps=0)
+    model, processor = load(llava, torch.float32)
+    data = instructions(*rows, processor, config, tmp_path)
+    train(model, processor, config, data, tmp_path / "run")
+    half = tmp_path / "run" / WRITING / "checkpoint-99"
+    half.mkdir(parents=True)
+    (half / TRAINED).write_bytes(b"half")
+    assert last_checkpoint(tmp_path / "run").endswith("checkpoint-6")
+    train(
+        load(llava, torch.float32)[0],
+        processor,
+        replace(config, max_steps=9),
+        data,
+        tmp_path / "run",
+    )
+    assert last_checkpoint(tmp_path / "run").endswith("checkpoint-9")
+    assert not half.exists()
+
+
+def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(tmp_path, llava, rows):
+    config = replace(read_config(SMOKE), sample_steps=0)
+    model, processor = load(llava, torch.float32)
+    data = instructions(*rows, processor, config, tmp_path)
+    train(model, processor, replace(config, max_steps=3), data, tmp_path / "run")
+    kept = load_file(tmp_path / "run" / "checkpoint-3" / TRAINED)
+    fresh, limits = load(llava, torch.float32)[0], resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may grow further
+    try:
+        with pytest.raises(CheckpointError, match="step 6 could not be written.*checkpoint-3"):
+            train(fresh, processor, config, data, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert last_checkpoint(tmp_path / "run").endswith("checkpoint-3")
+    assert not (tmp_path / "run" / WRITING).exists()
+    again = load_file(tmp_path / "run" / "checkpoint-3" / TRAINED)
+    assert all(torch.equal(kept[n], again[n]) for n in kept)
+
+
+def test_a_checkpoint_of_another_stage_is_refused(tmp_path, llava, rows):
+    config = replace(read_config(SMOKE), sample_steps=0, max_steps=3)
+    model, processor = load(llava, torch.float32)
+    data = instructions(*rows, processor, config, tmp_path)
+    train(model, processor, config, data, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="of another stage"):
+        bare = load(llava, torch.float32)[0]
+        train(bare, processor, replace(config, lora=None, max_steps=6), data, tmp_path / "run")
+
+
+def test_missing_pictures_are_counted_and_named(tmp_path, llava, rows, capsys):
+    config = read_config(SMOKE)
+    _, processor = load(llava, torch.float32)
+    listed = json.loads(rows[0].read_text())
+    listed[3]["image"] = "nowhere/3.jpg"
+    (tmp_path / "rows.json").write_text(json.dumps(listed))
+    dataset, _, _ = instructions(tmp_path / "rows.json", rows[1], processor, config, tmp_path / "o")
+    assert len(dataset) == len(listed) - 1
+    assert (tmp_path / "o" / "missing.txt").read_text() == "nowhere/3.jpg\n"
+    assert "1 pictures are missing" in capsys.readouterr().out
+
+
+def test_a_start_with_holes_is_refused(tmp_path, llava):
+    import shutil
+
+    shutil.copytree(llava, tmp_path / "holes")
+    state = load_file(tmp_path / "holes" / "model.safetensors")
+    state = {n: v for n, v in state.items() if "layers.1." not in n}
+    save_file(state, tmp_path / "holes" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="incomplete.*layers.1"):
+        load(tmp_path / "holes", torch.float32)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2", "zero3"])
+def test_accelerate_knows_every_field_of_its_files(name):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
+    assert config.mixed_precision == "bf16" and config.num_processes == 2

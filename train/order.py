@@ -1,0 +1,63 @@
+"""In which order a stage draws its rows: the same after a stop as without one.
+
+The order of an epoch follows from the seed and the epoch's number alone, and with it whatever a
+dataset draws for an item (`draws`). So a run that goes on from a checkpoint sees what it would
+have seen, and several processes see one order.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+def draws(seed: int, epoch: int, index: int) -> random.Random:
+    """Return the random numbers of one item in one epoch."""
+    return random.Random(f"{seed} {epoch} {index}")
+
+
+class Order(Sampler[int]):
+    """The rows of each epoch: weighted with replacement, or shuffled and grouped by length.
+
+    Args:
+        dataset: told the epoch's number (`epoch`).
+        seed: with the epoch's number it gives the order.
+        weights: (n,) how likely each row is drawn; rows are then drawn with replacement.
+        lengths: (n,) of the rows: those of one batch are then of similar length, the longest batch
+            first, so that memory fails at once or not at all.
+        batch_size: rows of an optimizer step over all processes.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        seed: int,
+        weights: Sequence[float] | None = None,
+        lengths: Sequence[int] | None = None,
+        batch_size: int = 1,
+    ):
+        self.dataset, self.seed, self.epoch = dataset, seed, 0
+        self.weights, self.lengths, self.batch_size = weights, lengths, batch_size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The Trainer calls this before each epoch."""
+        self.epoch = self.dataset.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        seed = draws(self.seed, self.epoch, -1).getrandbits(62)
+        generator = torch.Generator().manual_seed(seed)
+        if self.weights is not None:
+            weights = torch.as_tensor(self.weights, dtype=torch.double)
+            drawn = torch.multinomial(weights, len(self), replacement=True, generator=generator)
+            yield from drawn.tolist()
+        elif self.lengths is not None:
+            yield from get_length_grouped_indices(
+                self.lengths, self.batch_size, generator=generator
+            )
+        else:
+            yield from torch.randperm(len(self), generator=generator).tolist()
