@@ -6,8 +6,8 @@ Run as:
     python -m benchmarks.training --quick    the language model cut to a few layers, on a CPU
 
 Both models have random weights, since speed does not depend on their values, and the same rows: a
-picture and a conversation. LLaVA is transformers' own with peft's LoRA and its projector trained, as
-LLaVA trains it; FEALLM is what `train.train` trains in stage 2. Their steps alternate in one
+picture and a conversation. LLaVA is transformers' own with peft's LoRA and its projector trained,
+as LLaVA trains it; FEALLM is what `train.train` trains in stage 2. Their steps alternate in one
 process; memory is the peak of a process that holds one of them alone. The wanted ratios are at
 least 0.93 of LLaVA's speed and at most 1.05 of its memory. The last line is one JSON object.
 """

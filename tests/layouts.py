@@ -63,8 +63,8 @@ def write_llava(folder: Path) -> Path:
         ),
         text_config=LlamaConfig(
             vocab_size=448,
-            hidden_size=48,
-            intermediate_size=96,
+            hidden_size=64,
+            intermediate_size=128,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=4,

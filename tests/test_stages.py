@@ -374,3 +374,28 @@ def test_accelerate_knows_every_field_of_its_files(name):
 
     config = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
     assert config.mixed_precision == "bf16" and config.num_processes == 2
+
+
+@pytest.mark.parametrize(
+    ("quantization", "layer"), [("nf4", "Linear4bit"), ("int8", "Linear8bitLt")]
+)
+def test_only_the_language_models_layers_are_quantized(llava, quantization, layer):
+    model, _ = load(llava, torch.bfloat16, quantization)
+    quantized = {n for n, m in model.named_modules() if type(m).__name__ == layer}
+    assert len(quantized) == 2 * 7  # layers, and linear maps in each
+    assert all(n.startswith("model.language_model.layers.") for n in quantized)
+
+
+def test_lora_learns_over_nf4(monkeypatch, tmp_path, llava, rows):
+    """QLoRA: what is trained moves, the quantized weights do not, and the result opens."""
+    stage = logging_every_step(tmp_path / "stage.yaml", sample_steps=0)
+    more = ("--quantization", "nf4", "--dtype", "bfloat16")
+    monkeypatch.setattr(
+        sys, "argv", ["train.train", *command(stage, llava, rows, tmp_path / "out", *more)]
+    )
+    main()
+    kept = load_file(tmp_path / "out" / "checkpoint-6" / TRAINED)
+    moved = [n for n, value in kept.items() if "lora_B" in n and value.abs().max() > 0]
+    assert len(moved) == 2 * 7  # they start at zero
+    assert not [n for n in kept if "base_layer" in n]
+    load(tmp_path / "out" / "final", torch.float32)

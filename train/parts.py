@@ -69,6 +69,7 @@ def choose_trainable(
     if lora:
         mine = add_lora(model.get_submodule("model.language_model"), lora)
         groups.append({"params": mine, "lr": lora.learning_rate, "name": "LoRA"})
+        model._hf_peft_config_loaded = True  # so transformers knows that quantized weights rest
     if not groups:
         raise ValueError("Nothing would be trained: learning_rates is empty.")
     for group in groups:

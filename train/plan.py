@@ -47,8 +47,16 @@ class Plan:
             f"frozen {self.frozen / 1e6:,.1f} M parameters, trained {self.trained / 1e6:,.1f} M\n"
             f"memory: weights {gib[0]:.1f} GiB, gradients and optimizer {gib[1]:.1f}, "
             f"activations about {gib[2]:.1f}; together about {sum(gib):.1f} GiB on each device\n"
-            f"{self.steps:,} steps, about {self.seconds / 3600:.1f} hours on {self.device}"
+            f"{self.steps:,} steps, about {spoken(self.seconds)} on {self.device}"
         )
+
+
+def spoken(seconds: float) -> str:
+    """Return a time in the unit that fits it."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def plan(

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
-from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
+from feallm import FEALLMConfig, FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.conversation import IGNORE_INDEX
 from feallm.loading import QUANTIZATIONS, ModelError, config_of, load, processor_of
 from train.checkpoints import CheckpointError, TrainedPartsTrainer, last_checkpoint
@@ -235,7 +235,9 @@ def save(
     """Write a folder `Predictor` opens: an adapter of `base` with LoRA, else bf16 weights."""
     if config.lora:
         save_adapter(model, config.lora, base, folder)
-        model.config.save_pretrained(folder)
+        whole = FEALLMConfig.from_dict(model.config.to_dict() | {"quantization_config": None})
+        del whole.quantization_config  # how the base was held while training is nobody's matter
+        whole.save_pretrained(folder)
     else:
         # the repository, which ships the mini, takes no file over 10 MB
         small = sum(p.numel() for p in model.parameters()) < 1e8
@@ -277,6 +279,8 @@ def main() -> None:
         config = read_config(args.config)
         usual = "bfloat16" if torch.cuda.is_available() else "float32"
         dtype = getattr(torch, args.dtype or usual)
+        if args.quantization and not config.lora:
+            raise ValueError("Only a stage with LoRA can be trained over quantized weights.")
         model_config = config_of(args.model)
         processor = processor_of(args.model, model_config)
         if args.packs:
