@@ -114,9 +114,12 @@ def config_of(name: str | Path, **changes) -> FEALLMConfig:
     """Return the configuration; one of LLaVA becomes FEALLM's with the paper's LCA and MPP.
 
     Raises:
-        ModelError: it is of another kind of model.
+        ModelError: it is not there, or of another kind of model.
     """
-    config = AutoConfig.from_pretrained(name)
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"There is no model at {name}: {str(error).splitlines()[0]}") from error
     if config.model_type == "feallm":
         return config
     if config.model_type != "llava":

@@ -52,6 +52,8 @@ def spoiled(**changes) -> dict:
         ("text", "a row must be an object"),
         ({"conversations": GOOD["conversations"]}, 'needs an "image"'),
         (spoiled(image=7), 'needs an "image"'),
+        (spoiled(image="../1.jpg"), "must lie in the folder"),
+        (spoiled(image="/etc/1.jpg"), "must lie in the folder"),
         (spoiled(conversations=[]), "a list of questions"),
         (spoiled(conversations=GOOD["conversations"][:1]), "each with its answer"),
         (spoiled(conversations=GOOD["conversations"][::-1]), 'turn 1 must be "from": "human"'),
@@ -76,9 +78,11 @@ def test_a_wrong_row_stops_with_its_line(tmp_path, wrong, sentence):
     ("text", "sentence"),
     [
         ("[\n{},\n{]", "line 3"),
-        (json.dumps([GOOD])[:-1], "ends within its list"),
+        (json.dumps([GOOD])[:-1], "after the row of line 1 the list does not go on"),
         ("", "holds no rows"),
         ("[]", "holds no rows"),
+        ("[{}][{}]", "goes on after its list"),
+        ("[{}\n{}]", "after the row of line 1"),
         (json.dumps(GOOD) + "\n{oops", "line 2"),
     ],
 )
@@ -133,6 +137,38 @@ def test_broken_pictures_are_named_and_replaced(tmp_path, processor):
         data[0]
 
 
+def test_a_zip_can_be_read_by_several_workers(tmp_path, processor):
+    """Workers are copies of a process that has the zip open: each must open its own."""
+    rows, images = write_instructions(tmp_path, 40)
+    archive, broken = tmp_path / "images.zip", tmp_path / "broken.txt"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for file in images.rglob("*.jpg"):
+            zipped.write(file, file.relative_to(images))
+    data = dataset(rows, archive, processor, broken)
+    assert data.pictures.missing([r.image for r in data.rows]) == []  # opens it
+    loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=3)
+    alone = [item["pixel_values"] for item in dataset(rows, images, processor, broken)]
+    for _ in range(3):
+        for item, expected in zip(loader, alone, strict=True):
+            assert torch.equal(item["pixel_values"], expected)
+    assert not broken.exists()
+
+
+def test_a_damaged_zip_entry_is_a_broken_picture(tmp_path, processor):
+    rows, images = write_instructions(tmp_path, 3)
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for file in sorted(images.rglob("*.jpg")):
+            zipped.write(file, file.relative_to(images))
+        start = zipped.infolist()[0].header_offset
+    content = bytearray(archive.read_bytes())
+    content[start + 80 : start + 400] = b"\xff" * 320
+    archive.write_bytes(content)
+    data = dataset(rows, archive, processor, tmp_path / "broken.txt")
+    assert data[0]["input_ids"] in [data[i]["input_ids"] for i in (1, 2)]
+    assert (tmp_path / "broken.txt").read_text() == "00000/0.jpg\n"
+
+
 def test_captions_are_learned_with_their_new_line(processor):
     """LLaVA's rule for stage 1: <s> and the picture are masked, the caption and "\\n" are not."""
     tokenizer = processor.tokenizer
@@ -144,8 +180,11 @@ def test_captions_are_learned_with_their_new_line(processor):
     assert tokenizer.decode(caption) == "a joyful face\n"
 
 
-def test_the_mask_is_llavas(processor):
-    """LLaVA's rule, by its own arithmetic: of each round all up to "ASSISTANT: " is masked."""
+def test_the_mask_follows_llavas_rule(processor):
+    """Of each round all up to "ASSISTANT:" is masked, the answer and its </s> are learned.
+
+    Every piece is tokenised by itself, as LLaVA does around its picture.
+    """
     tokenizer = processor.tokenizer
     talk = [("What is it?", "A face. It smiles."), ("Why?", "AU12 pulls the lip corners.")]
     messages = [
@@ -199,10 +238,12 @@ def test_an_order_follows_from_seed_and_epoch_alone():
         first = list(order)
         order.set_epoch(1)
         assert rows.epoch == 1 and list(order) != first
+        rows.epoch = 0
         again = Order(rows, 3, **options)
         assert list(again) == first
         again.set_epoch(1)
-        assert list(again) == list(order)
+        assert list(again) == list(order) != first
+        rows.epoch = 0
         assert list(Order(rows, 4, **options)) != first
         if "weights" in options:
             assert 39 not in first and len(first) == 40

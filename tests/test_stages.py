@@ -1,8 +1,10 @@
 """The 7B's stages on tiny checkpoints in the published layouts, from LLaVA to the open page."""
 
 import json
+import os
+import random
 import resource
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -11,16 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from browsing import wait_until
 from layouts import write_instructions, write_llava
 from safetensors.torch import load_file, save_file
 
+from benchmarks.soak import free_port
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, Predictor
 from feallm.loading import ModelError, load
 from train.checkpoints import TRAINED, WRITING, CheckpointError, last_checkpoint
 from train.parts import Lora, choose_trainable
 from train.plan import plan
+from train.result import save
+from train.sources import instructions
 from train.stage import read_config, step_division
-from train.train import instructions, main, save, train
+from train.train import main, train
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "train" / "configs"
@@ -67,6 +73,7 @@ def test_both_stages_run_and_the_page_opens_the_result(
     first.write_text(stage1)
     run(monkeypatch, first, llava, rows, tmp_path / "one")
     aligned, _ = load(tmp_path / "one" / "final", torch.float32)
+    torch.manual_seed(0)  # as the run did: the LCA and the MPP start at random
     started, _ = load(llava, torch.float32)
     moved = {
         ".".join(name.split(".")[:2])
@@ -98,8 +105,9 @@ def test_an_adapter_gives_what_was_trained(tmp_path, llava, rows):
     short = replace(config, max_steps=1, sample_steps=0)
     trainer = train(model, processor, short, data, tmp_path / "run")
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    save(model, processor, config, str(llava), tmp_path / "adapter")
-    again, _ = load(tmp_path / "adapter", torch.float32)
+    save(trainer, processor, config, str(llava))
+    folder = tmp_path / "run" / "final"
+    again, _ = load(folder, torch.float32)
     item = data[2].dataset[0]
     inputs = {n: v[None] for n, v in item.items() if n.startswith("pixel")}
     inputs["input_ids"] = torch.tensor([item["input_ids"]])
@@ -107,9 +115,9 @@ def test_an_adapter_gives_what_was_trained(tmp_path, llava, rows):
         theirs = model.eval()(**inputs).logits
         torch.testing.assert_close(again.eval()(**inputs).logits, theirs, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(load(llava, torch.float32)[0].eval()(**inputs).logits, theirs)
-    written = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    written = json.loads((folder / "adapter_config.json").read_text())
     assert written["base_model_name_or_path"] == str(llava)
-    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    names = load_file(folder / "adapter_model.safetensors")
     assert not [n for n in names if "vision_tower" in n or "embed_tokens" in n or "lm_head" in n]
 
 
@@ -146,11 +154,13 @@ def test_a_dry_run_tells_the_needs_of_the_7b():
         batch_size=16,
         micro_batch_size=8,
         steps=-1,
+        epochs=1,
+        weight_bytes=2,
         gradient_checkpointing=True,
         quantization=None,
         processes=1,
     )
-    assert needs.steps == 14_892 // 16
+    assert needs.steps == 931  # 14,892 / 16, the last of them smaller
     assert needs.weights / 2**30 == pytest.approx(13.1, abs=0.1)  # 7.04 G parameters in bf16
     assert needs.training / 2**30 == pytest.approx(5.3, abs=0.1)  # 352.7 M at 16 bytes
     assert 0.1 < needs.seconds / 3600 < 10
@@ -163,6 +173,8 @@ def test_a_dry_run_tells_the_needs_of_the_7b():
         batch_size=16,
         micro_batch_size=1,
         steps=10,
+        epochs=1,
+        weight_bytes=2,
         gradient_checkpointing=True,
         quantization="nf4",
         processes=2,
@@ -180,7 +192,10 @@ def test_a_dry_run_loads_nothing(monkeypatch, tmp_path, llava, rows, capsys):
 
 @pytest.mark.parametrize(
     ("batch", "micro", "processes", "division"),
-    [(64, None, 1, (64, 1)), (64, 16, 2, (16, 2)), (16, 8, 2, (8, 1)), (4, None, 2, (2, 1))],
+    [
+        *[(64, None, 1, (64, 1)), (64, 16, 2, (16, 2)), (16, 8, 2, (8, 1)), (4, None, 2, (2, 1))],
+        *[(64, 16, 8, (8, 1)), (16, 8, 4, (4, 1))],  # never more than a process's share
+    ],
 )
 def test_a_step_is_divided_among_processes(batch, micro, processes, division):
     config = replace(read_config(SMOKE), batch_size=batch, micro_batch_size=micro)
@@ -225,72 +240,74 @@ def logging_every_step(path: Path, **fields) -> Path:
     return path
 
 
+def launch(processes: int, stage: Path, llava: Path, rows: tuple[Path, Path], out: Path) -> None:
+    """Run a stage with several CPU processes."""
+    how = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    how += ["--master-port", str(free_port()), "-m", "train.train"]
+    done = subprocess.run(
+        [sys.executable, *how, *command(stage, llava, rows, out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_two_processes_give_the_losses_of_one(tmp_path, llava, rows):
-    """The same global batch, by DDP over gloo; dropout, which each process draws, is off."""
-    stage = logging_every_step(tmp_path / "stage.yaml", sample_steps=0, logging_steps=1)
+    """The same global batch, by DDP over gloo; dropout, which each process draws, is off.
+
+    A run of two that goes on within its second epoch (24 rows, four a step) sees that epoch's rows.
+    """
+    stage = logging_every_step(
+        tmp_path / "stage.yaml", max_steps=10, save_steps=8, sample_steps=0, logging_steps=1
+    )
     stage.write_text(stage.read_text().replace("alpha: 8", "alpha: 8\n  dropout: 0.0"))
-    found = {}
     for processes in (1, 2):
-        out = tmp_path / str(processes)
-        launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        launch += ["--master-port", str(29500 + processes), "-m", "train.train"]
-        done = subprocess.run(
-            [sys.executable, *launch, *command(stage, llava, rows, out)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={**__import__("os").environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        found[processes] = losses(out)
-    assert found[1].keys() == found[2].keys() == set(range(1, 7))
-    for step, loss in found[1].items():
-        assert found[2][step] == pytest.approx(loss, abs=5e-3)  # bf16 sums in another order
+        launch(processes, stage, llava, rows, tmp_path / str(processes))
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert one.keys() == two.keys() == set(range(1, 11))
+    assert two == pytest.approx(one, abs=5e-3)  # bf16 sums in another order
+    shutil.rmtree(tmp_path / "2" / "checkpoint-10")
+    launch(2, stage, llava, rows, tmp_path / "2")
+    assert losses(tmp_path / "2") == pytest.approx(two, abs=1e-4)
 
 
-def killed_at_random(stage: Path, llava, rows, out: Path, times: int) -> int:
-    """Run a stage, killing it `times` times at random moments; return how often it was killed."""
-    import random
+def kill_at_random(arguments: list[str], out: Path, times: int, apart: float) -> None:
+    """Start a run `times` times and kill it: in a step, in a checkpoint, wherever it is.
 
-    rng, killed = random.Random(0), 0
-    arguments = [sys.executable, "-m", "train.train", *command(stage, llava, rows, out)]
-    while True:
+    `apart` is about the time in seconds between two checkpoints.
+    """
+    rng = random.Random(0)
+    for _ in range(times):
+        at = last_checkpoint(out)
         running = subprocess.Popen(
-            arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        if killed < times:
-            begun, at = time.monotonic(), last_checkpoint(out)
-            # first let it begin to train, then strike anywhere: in a step, in a checkpoint
-            while running.poll() is None and last_checkpoint(out) == at:
-                time.sleep(0.005)
-                assert time.monotonic() < begun + 120
-            time.sleep(rng.random() * 0.5)
-            running.send_signal(signal.SIGKILL)
-            running.wait()
-            killed += 1
-            if (out / "final").is_dir():
-                return killed
-            continue
-        error = running.communicate()[1]
-        assert running.returncode == 0, error[-3000:]
-        return killed
+        # every life saves once, so that the run comes to its end
+        assert wait_until(lambda at=at: last_checkpoint(out) != at, 120)
+        time.sleep(rng.random() * apart)
+        running.kill()
+        running.wait()
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_run_gives_the_losses_of_an_undisturbed_one(tmp_path, llava, rows, times):
-    steps = 12 + 4 * times
+    steps = 12 + 6 * times
     stage = logging_every_step(
         tmp_path / "stage.yaml", max_steps=steps, save_steps=2, sample_steps=0, logging_steps=1
     )
-    undisturbed = subprocess.run(
-        [sys.executable, "-m", "train.train", *command(stage, llava, rows, tmp_path / "whole")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
-    killed = killed_at_random(stage, llava, rows, tmp_path / "killed", times)
-    assert killed == times
+
+    def arguments(out: Path) -> list[str]:
+        return [sys.executable, "-m", "train.train", *command(stage, llava, rows, out)]
+
+    for out, kills in ((tmp_path / "whole", 0), (tmp_path / "killed", times)):
+        if kills:
+            saved = sorted(p.stat().st_mtime for p in (tmp_path / "whole").glob("checkpoint-*"))
+            kill_at_random(arguments(out), out, kills, apart=saved[-1] - saved[-2])
+            assert not (out / "final").exists()  # the kills came before the end
+        done = subprocess.run(arguments(out), cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
     whole, again = losses(tmp_path / "whole"), losses(tmp_path / "killed")
     assert set(whole) == set(again) == set(range(1, steps + 1))
     assert again == pytest.approx(whole, abs=1e-4)
@@ -358,8 +375,6 @@ def test_missing_pictures_are_counted_and_named(tmp_path, llava, rows, capsys):
 
 
 def test_a_start_with_holes_is_refused(tmp_path, llava):
-    import shutil
-
     shutil.copytree(llava, tmp_path / "holes")
     state = load_file(tmp_path / "holes" / "model.safetensors")
     state = {n: v for n, v in state.items() if "layers.1." not in n}

@@ -43,7 +43,7 @@ from train.mini.sizes import mini_config
 from train.mini.thresholds import choose, on_strangers
 from train.mini.tokenizer import train_tokenizer
 from train.mini.vision import RECIPES, VisionTask
-from train.parts import choose_trainable
+from train.parts import StageError, choose_trainable
 from train.stage import TrainConfig, read_config
 from train.train import StageTrainer, answer_weights
 
@@ -485,8 +485,32 @@ def test_plain_weights_give_the_models_own_loss():
 
 def test_an_unknown_key_of_a_stage_fails(tmp_path):
     (tmp_path / "stage.yaml").write_text("max_steps: 1\nlearning_rates: {}\nlerning_rate: 1")
-    with pytest.raises(TypeError, match="lerning_rate"):
+    with pytest.raises(StageError, match="lerning_rate"):
         read_config(tmp_path / "stage.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "stage.yaml"),
+        ("learning_rates: {a: x}", "could not convert"),
+        ("learning_rates: {a: 1}\nlayout: Plain", "must be v1 or plain"),
+        ("learning_rates: {a: 1}\nepochs: 0", "epochs above 0"),
+        ("learning_rates: [", "stage.yaml"),
+        ("learning_rates: {a: 1}\nlora: {rank: 4}", "learning_rate"),
+    ],
+)
+def test_a_wrong_stage_is_a_sentence(tmp_path, text, sentence):
+    (tmp_path / "stage.yaml").write_text(text)
+    with pytest.raises(StageError, match=sentence):
+        read_config(tmp_path / "stage.yaml")
+
+
+def test_rates_may_be_written_as_people_do(tmp_path):
+    text = "learning_rates: {model.lca: 1e-3}\nlora: {learning_rate: 2e-4}"
+    (tmp_path / "stage.yaml").write_text(text)
+    config = read_config(tmp_path / "stage.yaml")
+    assert config.learning_rates == {"model.lca": 0.001} and config.lora.learning_rate == 0.0002
 
 
 @pytest.mark.parametrize(

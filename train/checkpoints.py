@@ -17,6 +17,8 @@ from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 WRITING = "writing"
 TRAINED = "trained.safetensors"
+TORCH_WRITER = "PytorchStreamWriter"
+"""In the message of torch's RuntimeError when a file cannot be written."""
 
 
 class CheckpointError(RuntimeError):
@@ -46,8 +48,16 @@ class AtomicTrainer(Trainer):
         self._writing = True
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process has written its random numbers
+            if self.args.should_save:
+                for file in beside.rglob("*"):
+                    if file.is_file():
+                        _to_disk(file)
+                os.replace(beside, out / beside.name)
+                _to_disk(out)
         except (OSError, RuntimeError, SafetensorError) as error:
-            # torch and safetensors say in their own ways that a disk is full
+            if isinstance(error, RuntimeError) and TORCH_WRITER not in str(error):
+                raise  # nothing of the disk's
             shutil.rmtree(out / WRITING, ignore_errors=True)
             raise CheckpointError(
                 f"The checkpoint of step {self.state.global_step} could not be written to {out}: "
@@ -56,13 +66,7 @@ class AtomicTrainer(Trainer):
             ) from error
         finally:
             self._writing = False
-        self.accelerator.wait_for_everyone()  # each process has written its random numbers
         if self.args.should_save:
-            for file in beside.rglob("*"):
-                if file.is_file():
-                    _to_disk(file)
-            os.replace(beside, out / beside.name)
-            _to_disk(out)
             rotate_checkpoints(
                 output_dir=str(out), save_total_limit=self.args.save_total_limit, use_mtime=True
             )

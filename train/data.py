@@ -11,7 +11,9 @@ before the training, those that cannot be opened after it.
 """
 
 import json
+import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,33 +57,35 @@ def objects(path: Path) -> Iterator[tuple[int, object]]:
         DataError: the file is neither.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path} is not there.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}.") from None
-    decoder, at, line, counted = json.JSONDecoder(), 0, 1, 0
-    is_list, ended = text.lstrip()[:1] == "[", False
-
-    def skip(characters: str) -> None:
-        nonlocal at
-        while at < len(text) and text[at] in characters:
-            at += 1
-
-    skip(" \t\r\n\ufeff[" if is_list else " \t\r\n\ufeff")
-    while at < len(text):
-        if is_list and text[at] == "]":
-            ended = True
-            break
+    decoder, line, counted = json.JSONDecoder(), 1, 0
+    at = _after_space(text, 0)
+    is_list = text[at : at + 1] == "["
+    at = _after_space(text, at + 1) if is_list else at
+    while at < len(text) and not (is_list and text[at] == "]"):
         line, counted = line + text.count("\n", counted, at), at
         try:
             value, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {error.lineno}: {error.msg}.") from None
         yield line, value
-        skip(" \t\r\n," if is_list else " \t\r\n")
-    if is_list and not ended:
-        raise DataError(f"{path} ends within its list: it was not copied whole.")
+        at = _after_space(text, at)
+        if is_list and text[at : at + 1] == ",":
+            at = _after_space(text, at + 1)
+        elif is_list and text[at : at + 1] != "]":
+            raise DataError(f"{path}: after the row of line {line} the list does not go on.")
+    if is_list and _after_space(text, at + 1) < len(text):
+        raise DataError(f"{path} goes on after its list.")
+
+
+def _after_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -112,6 +116,8 @@ def read_row(value: object) -> Row:
     image, turns = value.get("image"), value.get("conversations")
     if not isinstance(image, str) or not image:
         raise DataError('a row needs an "image", the name of a file.')
+    if Path(image).is_absolute() or ".." in Path(image).parts:
+        raise DataError(f'"image" is {image!r}: it must lie in the folder of pictures.')
     if not isinstance(turns, list) or not turns or len(turns) % 2:
         raise DataError('"conversations" must be a list of questions, each with its answer.')
     messages = []
@@ -141,19 +147,25 @@ class Pictures:
     def __init__(self, root: Path):
         if not root.exists():
             raise DataError(f"{root} is not there: give a folder of pictures or a zip.")
-        self.root, self._zip = root, None
+        self.root, self._zip, self._opened_by = root, None, 0
         if not root.is_dir() and not zipfile.is_zipfile(root):
             raise DataError(f"{root} is neither a folder nor a zip.")
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_zip": None}  # an open zip cannot be shared with a worker
+        return self.__dict__ | {"_zip": None}
 
     def missing(self, names: list[str]) -> list[str]:
         """Return those of the names that are not there."""
-        if self.root.is_dir():
-            return [n for n in names if not (self.root / n).is_file()]
-        there = set(self._archive().namelist())
-        return [n for n in names if n not in there]
+        if not self.root.is_dir():
+            there = set(self._archive().namelist())
+            return [n for n in names if n not in there]
+        folders: dict[
+            Path, set[str]
+        ] = {}  # each is listed once: a look at every file takes minutes
+        for folder in {(self.root / n).parent for n in names}:
+            folders[folder] = {e.name for e in os.scandir(folder)} if folder.is_dir() else set()
+        paths = [(n, self.root / n) for n in names]
+        return [n for n, path in paths if path.name not in folders[path.parent]]
 
     def open(self, name: str) -> Image.Image:
         """Return a picture as upright RGB.
@@ -165,12 +177,13 @@ class Pictures:
             return open_photo(self.root / name)[0]
         try:
             return open_photo(self._archive().read(name))[0]
-        except (zipfile.BadZipFile, KeyError):
+        except (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, EOFError):
             raise BadPhoto("This picture is damaged in its zip.") from None
 
     def _archive(self) -> zipfile.ZipFile:
-        if self._zip is None:
-            self._zip = zipfile.ZipFile(self.root)
+        # a worker is a copy of its parent: with the parent's open file it would share the position
+        if self._zip is None or self._opened_by != os.getpid():
+            self._zip, self._opened_by = zipfile.ZipFile(self.root), os.getpid()
         return self._zip
 
 
@@ -189,7 +202,7 @@ class Instructions(Dataset):
     that cannot be opened is written down in `broken`, and another row of the epoch takes its place.
 
     Args:
-        plain: stage 1: the answer alone follows the picture, and no question (LLaVA's "plain").
+        plain: stage 1: the first answer alone follows the picture, no question (LLaVA's "plain").
         broken: file to which names of broken pictures are added.
     """
 
@@ -211,6 +224,10 @@ class Instructions(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def set_epoch(self, epoch: int) -> None:
+        """See `train.order`: an epoch's draws follow from its number."""
+        self.epoch = epoch
+
     @property
     def lengths(self) -> list[int]:
         """About how many tokens each row takes, its picture included."""
@@ -224,6 +241,7 @@ class Instructions(Dataset):
                 picture = self.pictures.open(row.image)
                 break
             except BadPhoto:
+                self.broken.parent.mkdir(parents=True, exist_ok=True)
                 with self.broken.open("a", encoding="utf-8") as names:
                     names.write(f"{row.image}\n")
                 i = chance.randrange(len(self.rows))
@@ -238,6 +256,10 @@ class Instructions(Dataset):
             "input_ids": ids[: self.max_length],
             "labels": labels[: self.max_length],
         }
+
+    def token_count(self, i: int) -> int:
+        """Return how many tokens a row takes, without its picture being opened."""
+        return min(self.max_length, len(self.encode(self.rows[i])[0]))
 
     def encode(self, row: Row) -> tuple[list[int], list[int]]:
         tokenizer, count = self.processor.tokenizer, self.processor.num_image_tokens

@@ -22,7 +22,7 @@ class Order(Sampler[int]):
     """The rows of each epoch: weighted with replacement, or shuffled and grouped by length.
 
     Args:
-        dataset: told the epoch's number (`epoch`).
+        dataset: knows the epoch's number (`epoch`).
         seed: with the epoch's number it gives the order.
         weights: (n,) how likely each row is drawn; rows are then drawn with replacement.
         lengths: (n,) of the rows: those of one batch are then of similar length, the longest batch
@@ -38,18 +38,18 @@ class Order(Sampler[int]):
         lengths: Sequence[int] | None = None,
         batch_size: int = 1,
     ):
-        self.dataset, self.seed, self.epoch = dataset, seed, 0
+        self.dataset, self.seed = dataset, seed
         self.weights, self.lengths, self.batch_size = weights, lengths, batch_size
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def set_epoch(self, epoch: int) -> None:
-        """The Trainer calls this before each epoch."""
-        self.epoch = self.dataset.epoch = epoch
+        """The Trainer calls this before each epoch, or the dataset's, as it can reach them."""
+        self.dataset.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        seed = draws(self.seed, self.epoch, -1).getrandbits(62)
+        seed = draws(self.seed, self.dataset.epoch, -1).getrandbits(62)
         generator = torch.Generator().manual_seed(seed)
         if self.weights is not None:
             weights = torch.as_tensor(self.weights, dtype=torch.double)

@@ -8,9 +8,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import nn
+
+
+class StageError(ValueError):
+    """A stage that cannot be run as it is described; its text is a sentence for a person."""
+
 
 TRAINED_WHOLE = ("lca", "mpp", "multi_modal_projector")
 """Modules that an adapter holds whole, beside LoRA's matrices."""
@@ -52,7 +58,7 @@ def choose_trainable(
     What is trained becomes fp32: bf16 loses updates at these learning rates.
 
     Raises:
-        ValueError: a path names no module, or nothing would be trained.
+        StageError: a path names no module, or nothing would be trained.
     """
     model.requires_grad_(False)
     groups, taken = [], set()
@@ -61,7 +67,7 @@ def choose_trainable(
         try:
             module = model.get_submodule(path)
         except AttributeError:
-            raise ValueError(f"learning_rates names {path}, which this model has not.") from None
+            raise StageError(f"learning_rates names {path}, which this model has not.") from None
         mine = [p for p in module.parameters() if id(p) not in taken]
         taken |= {id(p) for p in mine}
         if mine:
@@ -71,7 +77,7 @@ def choose_trainable(
         groups.append({"params": mine, "lr": lora.learning_rate, "name": "LoRA"})
         model._hf_peft_config_loaded = True  # so transformers knows that quantized weights rest
     if not groups:
-        raise ValueError("Nothing would be trained: learning_rates is empty.")
+        raise StageError("Nothing would be trained: learning_rates is empty.")
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)
@@ -84,20 +90,25 @@ def choose_trainable(
     return groups
 
 
-def save_adapter(model: nn.Module, lora: Lora, base: str, folder: Path) -> None:
-    """Write what was trained as a peft adapter of `base`: LoRA, and the eyes' modules whole."""
+def save_adapter(state: dict[str, torch.Tensor], lora: Lora, base: str, folder: Path) -> None:
+    """Write what was trained as a peft adapter of `base`: LoRA, and the eyes' modules whole.
+
+    Args:
+        state: the whole model's state dict.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {}
-    for name, parameter in model.state_dict().items():
-        whole = name.removeprefix("model.").split(".")[0] in TRAINED_WHOLE
-        if whole or ".lora_" in name:
-            state[PREFIX + name.replace(".default.", ".")] = parameter.contiguous().cpu()
-    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    linear = {n for n in state if ".lora_A." in n}
+    kept, modules = {}, set()
+    for name, parameter in state.items():
+        module = name.removeprefix("model.").split(".")[0]
+        if module in TRAINED_WHOLE or ".lora_" in name:
+            kept[PREFIX + name.replace(".default.", ".")] = parameter.contiguous().cpu()
+            modules.add(module)
+    save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    linear = {n for n in kept if ".lora_A." in n}
     targets = sorted(n.removeprefix(PREFIX).split(".lora_A.")[0] for n in linear)
     config = lora.peft_config(targets)
     config.base_model_name_or_path = base
-    config.modules_to_save = [m for m in TRAINED_WHOLE if hasattr(model.model, m)]
+    config.modules_to_save = [m for m in TRAINED_WHOLE if m in modules]
     config.inference_mode = True
     config.save_pretrained(folder)
     _shorten(folder / "adapter_config.json", targets)

@@ -5,6 +5,7 @@ weights, gradients and optimizer, and an estimate of the activations; time is fl
 operations at a share of a device's peak that well-fed training reaches.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +23,8 @@ PEAK = {
 }
 """Dense bf16 operations per second by the maker's data sheet."""
 SHARE_OF_PEAK = 0.4
-BYTES = {None: 2.0, "int8": 1.0, "nf4": 0.53}
-"""Of a frozen weight of the language model: bf16, int8, NF4 with its doubly quantised scales."""
+BYTES = {"int8": 1.0, "nf4": 0.53}
+"""Of a quantized weight of the language model; NF4 with its doubly quantised scales."""
 TRAINED_BYTES = 4 + 4 + 8
 """Of a trained weight: fp32, its gradient and AdamW's two moments."""
 
@@ -69,15 +70,18 @@ def plan(
     batch_size: int,
     micro_batch_size: int,
     steps: int,
+    epochs: float,
     gradient_checkpointing: bool,
     quantization: str | None,
+    weight_bytes: int,
     processes: int,
 ) -> Plan:
     """Return what a stage would need.
 
     Args:
         rows, tokens: how many rows there are, and tokens of a row on average.
-        steps: -1 for one pass over the rows.
+        steps, epochs: optimizer steps, or where they are negative, passes over the rows.
+        weight_bytes: of a frozen weight that is not quantized.
         processes: devices, each with a whole copy of the model.
     """
     with torch.device("meta"):
@@ -90,7 +94,8 @@ def plan(
         is_linear = ".language_model.layers." in name and parameter.dim() == 2
         if quantization and is_linear and not parameter.requires_grad:
             quantized += parameter.numel()
-    weights = 2.0 * (counts[False] - quantized) + BYTES[quantization] * quantized
+    weights = weight_bytes * (counts[False] - quantized)
+    weights += BYTES.get(quantization, 0) * quantized
     text = model_config.text_config
     layer = text.hidden_size * 2 * (14 + 3 * text.intermediate_size / text.hidden_size)
     kept = 2 * text.hidden_size * text.num_hidden_layers + layer
@@ -101,7 +106,7 @@ def plan(
     language = sum(p.numel() for n, p in model.named_parameters() if "language_model.layers" in n)
     passes = 6 if gradient_checkpointing else 4  # forward, backward to the inputs, forward again
     work = tokens * (passes * language + 2 * counts[True])
-    steps = steps if steps > 0 else max(1, rows // batch_size)
+    steps = steps if steps > 0 else math.ceil(epochs * math.ceil(rows / batch_size))
     name, peak = device_peak()
     seconds = steps * batch_size * work / (SHARE_OF_PEAK * peak * processes)
     return Plan(

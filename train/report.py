@@ -9,12 +9,15 @@ from pathlib import Path
 
 import torch
 import yaml
+from accelerate.state import AcceleratorState, DistributedType
 from transformers import TrainerCallback
 
 from feallm.conversation import IGNORE_INDEX
 
 SAMPLES, NEW_TOKENS = 2, 80
 """Rows whose questions are answered as a sample, and the length of an answer."""
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+"""Engines that divide the weights among the processes."""
 
 
 def peak_memory() -> float:
@@ -51,11 +54,15 @@ class Samples(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if not self.steps or state.global_step % self.steps or not state.is_world_process_zero:
             return
+        if AcceleratorState().distributed_type in SHARDED:
+            return  # one process alone has no whole model to answer with
         written = [f"--- after {state.global_step} steps"]
         model.eval()
         for i in range(min(SAMPLES, len(self.dataset))):
-            said, wanted = answer(model, self.tokenizer, self.dataset[i])
-            written += [f"model: {said}", f"data:  {wanted}"]
+            item = self.dataset[i]
+            if "pixel_values" in item and set(item["labels"]) != {IGNORE_INDEX}:
+                said, wanted = answer(model, self.tokenizer, item)
+                written += [f"model: {said}", f"data:  {wanted}"]
         model.train()
         text = "\n".join(written)
         print(text)
@@ -98,8 +105,7 @@ def count_lines(path: Path) -> int:
 
 CARD = """---
 library_name: transformers
-base_model: {base}
-tags: [facial-expression-recognition, action-units, feallm]
+{base}tags: [facial-expression-recognition, action-units, feallm]
 ---
 
 # FEALLM, trained from {name}
@@ -123,13 +129,15 @@ It describes what a face shows, not what a person feels, and must not be used to
 """
 
 
-def write_card(trainer, config, base: str, out: Path) -> None:
-    """Write the model card of RUN/final: what was trained, from what, how, and how it went."""
+def write_card(trainer, config, base: str, folder: Path) -> None:
+    """Write the model card of a result: what was trained, from what, how, and how it went."""
+    out = Path(trainer.args.output_dir)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     speeds = [e["tokens_per_second"] for e in history]
     cuda = torch.cuda.is_available()
+    # a folder is no name on the hub, which would refuse the card
     card = CARD.format(
-        base=base,
+        base="" if Path(base).is_dir() else f"base_model: {base}\n",
         name=Path(base).name,
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch,
@@ -143,5 +151,4 @@ def write_card(trainer, config, base: str, out: Path) -> None:
         losses=", ".join(f"{e['loss']:.3f}" for e in history[:: max(1, len(history) - 1)]),
         settings=yaml.safe_dump(asdict(config), sort_keys=False).strip(),
     )
-    (out / "final" / "README.md").write_text(card, encoding="utf-8")
-    print(f"{trainer.state.global_step} steps; the card is {out / 'final' / 'README.md'}")
+    (folder / "README.md").write_text(card, encoding="utf-8")

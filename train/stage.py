@@ -7,7 +7,7 @@ from typing import Literal
 import yaml
 
 from train.mini.instruct import KINDS
-from train.parts import Lora
+from train.parts import Lora, StageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,13 @@ class TrainConfig:
     batch_size: int = 64
     """Rows of an optimizer step, over all processes."""
     micro_batch_size: int | None = None
-    """Rows a process reads at once; by default its whole share of the step."""
+    """Rows a process reads at once, at most; by default its whole share of the step."""
     warmup_steps: float = 50
     """Of linear warm-up before the cosine decay; below 1, a share of all steps."""
     weight_decay: float = 0.0
     """AdamW's, on everything trained."""
+    beta2: float = 0.98
+    """AdamW's memory of the squared gradients."""
     layout: Literal["v1", "plain"] = "v1"
     """Of the text: Vicuna's conversation, or a picture and its caption alone (LLaVA's stage 1)."""
     max_length: int = 2048
@@ -66,30 +68,43 @@ class TrainConfig:
     seed: int = 0
     """Of the order, the augmentation and the texts."""
 
+    def __post_init__(self):
+        if self.layout not in ("v1", "plain"):
+            raise StageError(f"layout is {self.layout!r}; it must be v1 or plain.")
+        if self.max_steps < 0 and self.epochs <= 0:
+            raise StageError("Give max_steps, or epochs above 0.")
+
 
 def read_config(path: Path) -> TrainConfig:
     """Return the stage a YAML file describes.
 
     Raises:
-        TypeError: a key is unknown or missing.
+        StageError: it is not there or no YAML, or a key is unknown, missing or of another kind.
     """
-    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for name, kind in (("lora", Lora), ("faces", FaceOptions)):
-        if name in fields:
-            fields[name] = kind(**fields[name])
-    return TrainConfig(**fields)
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for table in (fields.get("learning_rates"), fields.get("lora")):
+            for name, value in (table or {}).items():
+                table[name] = float(value) if isinstance(value, str) else value  # 2e-4 is a text
+        for name, kind in (("lora", Lora), ("faces", FaceOptions)):
+            if fields.get(name) is not None:
+                fields[name] = kind(**fields[name])
+        return TrainConfig(**fields)
+    except (OSError, yaml.YAMLError, TypeError, AttributeError, ValueError) as problem:
+        raise StageError(f"{path}: {problem}") from problem
 
 
 def step_division(config: TrainConfig, processes: int) -> tuple[int, int]:
     """Return how many rows a process reads at once, and how many times in a step.
 
     Raises:
-        ValueError: the step's rows cannot be divided so.
+        StageError: the step's rows cannot be divided so.
     """
-    micro = config.micro_batch_size or max(1, config.batch_size // processes)
+    share = max(1, config.batch_size // processes)
+    micro = min(config.micro_batch_size or share, share)
     times, rest = divmod(config.batch_size, micro * processes)
     if rest or not times:
-        raise ValueError(
+        raise StageError(
             f"batch_size {config.batch_size} is no multiple of {processes} processes reading "
             f"{micro} rows at once."
         )

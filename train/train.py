@@ -20,25 +20,35 @@ else a whole model.
 import argparse
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.conversation import IGNORE_INDEX
-from feallm.loading import QUANTIZATIONS, ModelError, config_of, load, processor_of
+from feallm.loading import (
+    QUANTIZATIONS,
+    ModelError,
+    adapter_of,
+    config_of,
+    load,
+    processor_of,
+)
 from train.checkpoints import CheckpointError, TrainedPartsTrainer, last_checkpoint
-from train.data import DataError, Instructions, Pad, Pictures, read_rows
+from train.data import DataError
 from train.mini.convolution import quicken
-from train.mini.faces import Augment, Faces
-from train.mini.instruct import Collate, Conversations
+from train.mini.faces import Faces
 from train.order import Order
-from train.parts import choose_trainable, save_adapter
+from train.parts import StageError, choose_trainable
 from train.plan import Plan, plan
-from train.report import Meter, Samples, write_card
+from train.report import Meter, Samples
+from train.result import merge, save
+from train.sources import instructions, packed_faces
 from train.stage import TrainConfig, read_config, step_division
 
 
@@ -91,7 +101,9 @@ class StageTrainer(TrainedPartsTrainer):
 
     def create_optimizer(self, *_args, **_kwargs) -> torch.optim.Optimizer:
         self.optimizer = torch.optim.AdamW(
-            self.groups, weight_decay=self.args.weight_decay, betas=(0.9, 0.98)
+            self.groups,
+            weight_decay=self.args.weight_decay,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
         )
         return self.optimizer
 
@@ -99,63 +111,19 @@ class StageTrainer(TrainedPartsTrainer):
         return self.order
 
 
-def packed_faces(
-    faces: Faces, processor: FEALLMProcessor, config: TrainConfig
-) -> tuple[Dataset, Collate, Order]:
-    """Return packed faces with conversations, how they become a batch, and their order."""
-    options, images = config.faces, processor.image_processor
-    augment = Augment(
-        size=processor.face_size,
-        crop_size=processor.crop_size,
-        crop_groups=processor.crop_groups,
-        mean=images.image_mean,
-        std=images.image_std,
-        train=True,
-        strength=options.strength,
-        greyscale=processor.greyscale,
-    )
-    dataset = Conversations(
-        faces,
-        processor.tokenizer,
-        processor.num_image_tokens,
-        config.seed,
-        options.kinds,
-        options.told_share,
-    )
-    order = Order(dataset, config.seed, weights=faces.sampling_weights(options.rare_power))
-    return dataset, Collate(augment, processor.tokenizer.pad_token_id, config.seed), order
-
-
-def instructions(
-    data: Path, images: Path, processor: FEALLMProcessor, config: TrainConfig, out: Path
-) -> tuple[Dataset, Pad, Order]:
-    """Return the rows of a file with their pictures, how they become a batch, and their order.
-
-    Rows whose picture is missing are left out, counted and named in OUT/missing.txt.
+def count_processes() -> int:
+    """Return how many processes train together.
 
     Raises:
-        DataError: the file or the pictures cannot be used.
+        StageError: several GPUs are visible to a single process, which would share the step out
+            among them in its own way.
     """
-    rows, pictures = read_rows(data), Pictures(images)
-    missing = set(pictures.missing([r.image for r in rows]))
-    if missing:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "missing.txt").write_text("\n".join(sorted(missing)) + "\n", encoding="utf-8")
-        rows = [r for r in rows if r.image not in missing]
-        print(f"{len(missing)} pictures are missing, listed in {out / 'missing.txt'}")
-    if not rows:
-        raise DataError(f"None of the pictures named in {data} is in {images}.")
-    dataset = Instructions(
-        rows,
-        pictures,
-        processor,
-        plain=config.layout == "plain",
-        max_length=config.max_length,
-        seed=config.seed,
-        broken=out / "broken.txt",
-    )
-    order = Order(dataset, config.seed, lengths=dataset.lengths, batch_size=config.batch_size)
-    return dataset, Pad(processor.tokenizer.pad_token_id), order
+    if "WORLD_SIZE" not in os.environ and torch.cuda.device_count() > 1:
+        raise StageError(
+            f"{torch.cuda.device_count()} GPUs are visible: use them with `accelerate launch`, or "
+            "choose one with CUDA_VISIBLE_DEVICES=0."
+        )
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def train(
@@ -170,7 +138,9 @@ def train(
     dataset, collate, order = data
     groups = choose_trainable(model, config.learning_rates, config.lora)
     quicken(model)
-    micro, times = step_division(config, int(os.environ.get("WORLD_SIZE", "1")))
+    micro, times = step_division(config, count_processes())
+    if config.length_power and times * count_processes() > 1:
+        raise StageError("With length_power a step's rows must be read at once, by one process.")
     trainer = StageTrainer(
         model=model,
         groups=groups,
@@ -186,13 +156,14 @@ def train(
             activation_checkpointing_kwargs={"use_reentrant": False},
             warmup_steps=config.warmup_steps,
             weight_decay=config.weight_decay,
+            adam_beta2=config.beta2,
             lr_scheduler_type="cosine",
             bf16=True,
             use_cpu=not torch.cuda.is_available(),
             save_steps=config.save_steps,
             save_total_limit=2,
             logging_steps=config.logging_steps,
-            report_to=["tensorboard"],
+            report_to=["tensorboard"] if find_spec("tensorboard") else [],
             remove_unused_columns=False,
             dataloader_num_workers=config.workers,
             seed=config.seed,
@@ -205,11 +176,16 @@ def train(
     return trainer
 
 
-def dry_run(config: TrainConfig, model_config, dataset: Dataset, quantization: str | None) -> Plan:
-    """Return what the stage would need; some rows are read for their length."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    every = max(1, len(dataset) // 20)
-    lengths = [len(dataset[i]["input_ids"]) for i in range(0, len(dataset), every)]
+def dry_run(
+    config: TrainConfig,
+    model_config: FEALLMConfig,
+    dataset: Dataset,
+    quantization: str | None,
+    dtype: torch.dtype,
+) -> Plan:
+    """Return what the stage would need; some rows are encoded for their length."""
+    processes = count_processes()
+    lengths = [dataset.token_count(i) for i in range(0, len(dataset), max(1, len(dataset) // 50))]
     return plan(
         model_config,
         config.learning_rates,
@@ -219,40 +195,12 @@ def dry_run(config: TrainConfig, model_config, dataset: Dataset, quantization: s
         batch_size=config.batch_size,
         micro_batch_size=step_division(config, processes)[0],
         steps=config.max_steps,
+        epochs=config.epochs,
         gradient_checkpointing=config.gradient_checkpointing,
         quantization=quantization,
+        weight_bytes=dtype.itemsize,
         processes=processes,
     )
-
-
-def save(
-    model: FEALLMForConditionalGeneration,
-    processor: FEALLMProcessor,
-    config: TrainConfig,
-    base: str,
-    folder: Path,
-) -> None:
-    """Write a folder `Predictor` opens: an adapter of `base` with LoRA, else bf16 weights."""
-    if config.lora:
-        save_adapter(model, config.lora, base, folder)
-        whole = FEALLMConfig.from_dict(model.config.to_dict() | {"quantization_config": None})
-        del whole.quantization_config  # how the base was held while training is nobody's matter
-        whole.save_pretrained(folder)
-    else:
-        # the repository, which ships the mini, takes no file over 10 MB
-        small = sum(p.numel() for p in model.parameters()) < 1e8
-        model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="9MB" if small else "5GB")
-    processor.save_pretrained(folder)
-    print(f"saved {folder}")
-
-
-def merge(base: str, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Add an adapter to its base's weights and write the whole model in its place."""
-    model, processor = load(folder, dtype)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (folder / name).unlink()
 
 
 def main() -> None:
@@ -276,31 +224,42 @@ def main() -> None:
     if bool(args.packs) == bool(args.data) or bool(args.data) != bool(args.images):
         parser.error("Give either --packs, or --data with --images.")
     try:
-        config = read_config(args.config)
-        usual = "bfloat16" if torch.cuda.is_available() else "float32"
-        dtype = getattr(torch, args.dtype or usual)
-        if args.quantization and not config.lora:
-            raise ValueError("Only a stage with LoRA can be trained over quantized weights.")
-        model_config = config_of(args.model)
-        processor = processor_of(args.model, model_config)
-        if args.packs:
-            data = packed_faces(Faces(args.packs, "train"), processor, config)
-        else:
-            data = instructions(args.data, args.images, processor, config, args.out)
-        if args.dry_run:
-            print(dry_run(config, model_config, data[0], args.quantization))
-            return
-        torch.manual_seed(config.seed)  # from LLaVA, the LCA and the MPP start at random
-        model, processor = load(args.model, dtype, args.quantization, args.attention)
-        trainer = train(model, processor, config, data, args.out)
-        if trainer.is_world_process_zero():
-            model = trainer.accelerator.unwrap_model(trainer.model)
-            save(model, processor, config, args.model, args.out / "final")
-            write_card(trainer, config, args.model, args.out)
-            if args.merge and config.lora:
-                merge(args.model, args.out / "final")
-    except (DataError, ModelError, CheckpointError, ValueError, TypeError) as problem:
+        run(args)
+    except (DataError, ModelError, CheckpointError, StageError) as problem:
         sys.exit(str(problem))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    config = read_config(args.config)
+    dtype = getattr(torch, args.dtype or ("bfloat16" if torch.cuda.is_available() else "float32"))
+    if args.quantization and not config.lora:
+        raise StageError("Only a stage with LoRA can be trained over quantized weights.")
+    if config.lora and adapter_of(args.model):
+        raise StageError(f"{args.model} is an adapter: merge it first (--merge), or take its base.")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    model_config = config_of(args.model)
+    processor = processor_of(args.model, model_config)
+    if args.packs:
+        data = packed_faces(Faces(args.packs, "train"), processor, config)
+    else:
+        data = instructions(args.data, args.images, processor, config, args.out)
+    if args.dry_run:
+        print(dry_run(config, model_config, data[0], args.quantization, dtype))
+        return
+    torch.manual_seed(config.seed)  # from LLaVA, the LCA and the MPP start at random
+    model, _ = load(args.model, dtype, args.quantization, args.attention)
+    trainer = train(model, processor, config, data, args.out)
+    try:
+        save(trainer, processor, config, args.model)
+        if args.merge and config.lora and trainer.is_world_process_zero():
+            merge(args.out / "final")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The result could not be written to {args.out}: {error}. The checkpoints are whole: "
+            "make room and run the same command to write it again."
+        ) from error
 
 
 if __name__ == "__main__":

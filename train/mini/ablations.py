@@ -27,8 +27,10 @@ from train.mini.assemble import assemble
 from train.mini.faces import Faces
 from train.mini.thresholds import choose, labelled
 from train.mini.tokenizer import train_tokenizer
+from train.result import save
+from train.sources import packed_faces
 from train.stage import FaceOptions, TrainConfig
-from train.train import packed_faces, save, train
+from train.train import train
 
 VOCABULARY, CONVERSATIONS = 2048, 5_000
 
@@ -139,8 +141,7 @@ def run(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, floa
         model, processor = assemble(args.vision, tokenizer, seed, **variant.config)
         config = stage(variant, args.steps, seed)
         faces = packed_faces(Faces(args.packs, "train"), processor, config)
-        train(model, processor, config, faces, folder)
-        save(model, processor, config, variant.name, folder / "final")
+        save(train(model, processor, config, faces, folder), processor, config, variant.name)
         scores = measure(folder / "final", args.packs, variant, args.faces)
         kept.write_text(json.dumps({"asked": asked, "scores": scores}))
     return json.loads(kept.read_text())["scores"]

@@ -137,6 +137,10 @@ class Conversations(Dataset):
     def __len__(self) -> int:
         return len(self.faces)
 
+    def set_epoch(self, epoch: int) -> None:
+        """See `train.order`: an epoch's draws follow from its number."""
+        self.epoch = epoch
+
     def __getitem__(self, i: int) -> dict:
         item, rng = self.faces[i], draws(self.seed, self.epoch, i)
         if rng.random() < self.told_share:
@@ -146,6 +150,10 @@ class Conversations(Dataset):
         facts = draw_facts(item["votes"], item["aus"], item["found"], rng)
         plan = draw_plan(item["found"], rng, self.kinds)
         return item | self._encoded(converse(plan, facts, rng))
+
+    def token_count(self, i: int) -> int:
+        """Return how many tokens the conversation of an item takes."""
+        return len(self[i]["input_ids"])
 
     def _encoded(self, messages: list[Message]) -> dict[str, list[int]]:
         ids, labels = encode(messages, self.tokenizer, self.num_image_tokens)
