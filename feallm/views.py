@@ -75,7 +75,7 @@ def clues(reading: Reading, crops: list[Crop], covered: Occlusion | None = None)
 
     With `covered`, also what covering each crop does to the reading.
     """
-    received = reading.attention.mean(0)
+    shares = received(reading.attention)
     side = reading.face.width
     rings = []
     for fraction in sorted({c.fraction for c in crops}):
@@ -91,13 +91,13 @@ def clues(reading: Reading, crops: list[Crop], covered: Occlusion | None = None)
                 cells.append({"empty": True})
                 continue
             x0, y0, x1, y1 = crops[match[0]].box
-            weight = float(received[match[0]])
+            weight = float(shares[match[0]])
             cut = reading.face.crop(tuple(round(v * side) for v in (x0, y0, x1, y1)))
             cell = {
                 "crop": data_uri(cut.resize((96, 96), Image.Resampling.BICUBIC), 96),
                 "name": crops[match[0]].name,
                 "percent": round(100 * weight, 1),
-                "strength": round(weight / float(received.max()), 3),
+                "strength": round(weight / max(float(shares.max()), 1e-9), 3),
                 "left": 100 * x0,
                 "top": 100 * y0,
                 "width": 100 * (x1 - x0),
@@ -116,6 +116,15 @@ def clues(reading: Reading, crops: list[Crop], covered: Occlusion | None = None)
         "covered": covered is not None,
         "expression": reading.expression,
     }
+
+
+def received(attention: np.ndarray) -> np.ndarray:
+    """(C,) the share each crop receives of the attention crops pay to one another; sum 1.
+
+    What a crop pays to itself, mostly the largest part, says nothing of the others and is left out.
+    """
+    paid = attention * (1 - np.eye(len(attention)))
+    return paid.sum(0) / max(paid.sum(), np.finfo(np.float32).tiny)
 
 
 def signed(points: int) -> str:
@@ -249,14 +258,17 @@ def action_units(reading: Reading, thresholds: dict[int, float]) -> dict:
 
 
 def matrix(reading: Reading, crops: list[Crop]) -> dict:
-    """The self-attention among the crops: rows attend to columns; shades are relative."""
+    """The self-attention among the crops: rows attend to columns.
+
+    Shades are relative to the most one crop pays to another; what it pays to itself is often more.
+    """
     attention = reading.attention
-    top = float(attention.max())
+    top = max(1e-9, float((attention * (1 - np.eye(len(attention)))).max()))
     return {
         "count": len(crops),
         "cells": [
             {
-                "shade": round((float(attention[i, j]) / top) ** 0.7, 3),
+                "shade": round(min(1.0, float(attention[i, j]) / top) ** 0.7, 3),
                 "title": f"{row.name} → {column.name}: {100 * attention[i, j]:.1f} %",
             }
             for i, row in enumerate(crops)

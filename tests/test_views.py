@@ -53,6 +53,12 @@ def test_the_ring_holds_every_crop_in_its_place(predictor, read):
     assert max(c["strength"] for c in cells) == 1
 
 
+def test_what_a_crop_pays_to_itself_does_not_count():
+    attention = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.0, 0.9]])
+    np.testing.assert_allclose(views.received(attention), np.array([0.4, 0.2, 0.2]) / 0.8)
+    assert views.received(np.eye(3)).tolist() == [0, 0, 0]
+
+
 def test_the_effect_of_covering_is_signed_and_in_words():
     reading = made_reading(share=0.7)
     whole = np.array(list(reading.expression_probabilities.values()))
@@ -79,7 +85,7 @@ def test_sampling_points_are_drawn_where_they_lie():
     picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     orange = (picture[..., 0] - picture[..., 2]) > 60
     assert orange[64, 64] and orange.sum() < 60
-    assert views.looks(reading) is None
+    assert views.looks(replace(reading, looks={})) is None
 
 
 def test_a_comparison_shows_both_and_the_change():
