@@ -4,9 +4,11 @@ Run as:
 
     python -m train.evaluate --data DATA | tee evaluation.txt
     python -m benchmarks.mini | tee benchmark.txt
-    python -m train.figures evaluation.txt benchmark.txt
+    python -m train.figures evaluation.txt benchmark.txt thresholds.txt
 
-Both files end in one JSON line, and nothing else is read from them.
+thresholds.txt is what `train.mini.thresholds` printed when it fixed the weights. Each file ends in one
+JSON line, and nothing else is read from it. CK+ has a part in the thresholds, so the F1 shown first
+is that of its people each decided with thresholds of the others.
 """
 
 import argparse
@@ -38,13 +40,13 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def overview(results: dict) -> str:
+def overview(results: dict, strangers: dict) -> str:
     """One line for each set: what was asked of the text, and how often it was right."""
     head = ["set", "faces", "expression accuracy", "mean recall", "calibration error"]
     rows = []
     for name, title in SETS.items():
         r = results[name]
-        units = f"{r['au_mean_f1']:.3f}" if "au_mean_f1" in r else ""
+        units = f"{strangers['au_mean_f1']:.3f}" if "au_mean_f1" in r else ""
         rows.append(
             [title, f"{r['with_expression']:,}", f"{r['accuracy']:.1%}", f"{r['mean_recall']:.1%}"]
             + [f"{r['calibration_error']:.3f}", units, f"{r['agreement']['share']:.1%}"]
@@ -61,10 +63,13 @@ def per_class(results: dict) -> str:
     return table(["recall", *EXPRESSIONS], rows)
 
 
-def per_unit(result: dict) -> str:
-    """F1 of each action unit."""
-    f1 = result["au_f1"]
-    return table(["F1 on CK+", *f1], [["", *(f"{v:.2f}" for v in f1.values())]])
+def per_unit(result: dict, strangers: dict) -> str:
+    """F1 of each action unit, with thresholds of other people and with those that are shipped."""
+    rows = [
+        [name, *(f"{scores['au_f1'][k]:.2f}" for k in result["au_f1"])]
+        for name, scores in (("thresholds of other people", strangers), ("as shipped", result))
+    ]
+    return table(["F1 on CK+", *result["au_f1"]], rows)
 
 
 def confusion(title: str, result: dict) -> str:
@@ -111,14 +116,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("evaluation", type=Path)
     parser.add_argument("benchmark", type=Path)
+    parser.add_argument("thresholds", type=Path)
     args = parser.parse_args()
-    results, benchmark = last_json(args.evaluation), last_json(args.benchmark)
+    results, benchmark, strangers = (
+        last_json(path) for path in (args.evaluation, args.benchmark, args.thresholds)
+    )
     lacking = {*SETS, "paraphrases"} - results.keys()
     if lacking or any("agreement" not in results[name] for name in SETS):
         raise SystemExit(f"{args.evaluation} is no full evaluation: run it on all sets with texts.")
-    short = [overview(results), asked(results["paraphrases"]) + " " + timing(benchmark)]
+    short = [overview(results, strangers), asked(results["paraphrases"]) + " " + timing(benchmark)]
     command = "`python -m train.evaluate --data DATA`, read back from the generated text:"
-    details = [per_class(results), per_unit(results["ckplus_validation"])]
+    details = [per_class(results), per_unit(results["ckplus_validation"], strangers)]
     details += [confusion(SETS[n], results[n]) for n in SETS]
     pages = {README: [command, *short], CARD: [command, *short, *details]}
     new = {p: inserted(p.read_text("utf-8"), "\n\n".join(t)) for p, t in pages.items()}
