@@ -6,8 +6,8 @@ Run as:
     python app.py --model DIR --port 8000
 
 The options may also be set in the environment, as hosts do: FEALLM_MODEL, FEALLM_DEVICE,
-FEALLM_HOST, FEALLM_PORT, FEALLM_QUEUE, FEALLM_KEEP_MINUTES. On a ZeroGPU Space the model's calls
-run on the lent GPU.
+FEALLM_QUANTIZATION, FEALLM_HOST, FEALLM_PORT, FEALLM_QUEUE, FEALLM_KEEP_MINUTES. On a ZeroGPU Space
+the model's calls run on the lent GPU.
 """
 
 import argparse
@@ -28,6 +28,7 @@ except ImportError:
 import torch
 
 from feallm import Predictor
+from feallm.loading import QUANTIZATIONS
 from feallm.predictor import MINI
 from page.layout import KEEP_SECONDS, build_apology, build_demo
 from page.theme import launch_options
@@ -63,6 +64,12 @@ def main() -> None:
         "--device", default=env("FEALLM_DEVICE"), help="cpu, cuda, cuda:1; by default what is there"
     )
     parser.add_argument(
+        "--quantization",
+        default=env("FEALLM_QUANTIZATION"),
+        choices=QUANTIZATIONS,
+        help="of a large model's language part",
+    )
+    parser.add_argument(
         "--host",
         default=env("FEALLM_HOST", "0.0.0.0" if ON_SPACES else "127.0.0.1"),
         help="address to listen on",
@@ -81,7 +88,8 @@ def main() -> None:
     if not 0 < 60 * args.keep_minutes <= KEEP_SECONDS:
         parser.error(f"The page promises an hour: keep at most {KEEP_SECONDS // 60} minutes.")
     try:
-        predictor = Predictor(args.model, torch.device(args.device) if args.device else None)
+        device = torch.device(args.device) if args.device else None
+        predictor = Predictor(args.model, device, quantization=args.quantization)
         lend_gpu(predictor)
         demo = build_demo(predictor, queue=args.queue, keep=60 * args.keep_minutes)
     except RuntimeError as problem:  # a ModelError, or no such device

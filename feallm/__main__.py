@@ -21,7 +21,7 @@ from feallm import Predictor
 from feallm.export import to_json
 from feallm.faces import NO_FACE, align_face, caveat, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, describe
-from feallm.loading import ModelError
+from feallm.loading import QUANTIZATIONS, ModelError
 from feallm.photos import BadPhoto, open_photo
 from feallm.predictor import MINI
 
@@ -109,6 +109,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="a FEALLM (default: feallm-mini)",
     )
     parser.add_argument(
+        "--quantization", choices=QUANTIZATIONS, help="of a large model's language part"
+    )
+    parser.add_argument(
         "--face-crop", action="store_true", help="each picture is one face already: no detection"
     )
     parser.add_argument(
@@ -122,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not photos:
         parser.error("There is no picture in the folders given.")
     try:
-        predictor = Predictor(args.model)
+        predictor = Predictor(args.model, quantization=args.quantization)
     except ModelError as problem:
         print(problem, file=sys.stderr)
         return 2

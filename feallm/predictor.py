@@ -82,6 +82,7 @@ class Predictor:
     Args:
         model: folder or hub id of a FEALLM.
         device, dtype: chosen by `best_device` and `best_dtype` when None.
+        quantization: of the language model, one of `loading.QUANTIZATIONS`.
 
     Raises:
         ModelError: nothing there, another kind of model, or weights missing.
@@ -92,12 +93,17 @@ class Predictor:
         model: str | Path = MINI,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
+        quantization: str | None = None,
     ):
         self.name = Path(model).name if Path(model).is_dir() else str(model)
         self.device = device or best_device()
         self.dtype = dtype or best_dtype(self.device)
-        self.model, self.processor = load(model, self.dtype)
-        self.model.to(self.device).eval()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # where bitsandbytes puts what it quantizes
+        self.model, self.processor = load(model, self.dtype, quantization)
+        if quantization is None:
+            self.model.to(self.device)
+        self.model.eval()
         self.tokenizer = self.processor.tokenizer
 
     @property

@@ -61,7 +61,7 @@ def test_every_call_of_the_model_survives_the_way_to_a_lent_gpu(lender, portrait
 
 
 def test_a_space_starts_even_when_the_model_cannot_be_loaded(monkeypatch, lender, launched, capsys):
-    def fail(*_):
+    def fail(*_, **__):
         raise ModelError("no such model")
 
     monkeypatch.setattr(app, "Predictor", fail)
@@ -73,16 +73,18 @@ def test_a_space_starts_even_when_the_model_cannot_be_loaded(monkeypatch, lender
 def test_options_come_from_the_environment(monkeypatch, launched):
     seen = {}
 
-    def load(model, device):
-        seen.update(model=model, device=device)
+    def load(model, device, quantization):
+        seen.update(model=model, device=device, quantization=quantization)
         return SimpleNamespace(name="seen", device=device)
 
     monkeypatch.setattr(app, "Predictor", load)
     values = {"MODEL": "there", "DEVICE": "cpu", "HOST": "0.0.0.0", "PORT": "8123", "QUEUE": "7"}
+    values["QUANTIZATION"] = "nf4"
     for name, value in values.items():
         monkeypatch.setenv(f"FEALLM_{name}", value)
     app.main()
     assert seen["model"] == "there" and seen["device"].type == "cpu"
+    assert seen["quantization"] == "nf4"
     demo, options = launched[0]
     assert options["server_name"] == "0.0.0.0" and options["server_port"] == 8123
     assert demo._queue.max_size == 7

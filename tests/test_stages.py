@@ -394,11 +394,19 @@ def test_accelerate_knows_every_field_of_its_files(name):
 @pytest.mark.parametrize(
     ("quantization", "layer"), [("nf4", "Linear4bit"), ("int8", "Linear8bitLt")]
 )
-def test_only_the_language_models_layers_are_quantized(llava, quantization, layer):
-    model, _ = load(llava, torch.bfloat16, quantization)
+def test_only_the_language_models_layers_are_quantized(
+    tmp_path, llava, portrait, quantization, layer
+):
+    model, processor = load(llava, torch.bfloat16, quantization)
     quantized = {n for n, m in model.named_modules() if type(m).__name__ == layer}
     assert len(quantized) == 2 * 7  # layers, and linear maps in each
     assert all(n.startswith("model.language_model.layers.") for n in quantized)
+    whole, _ = load(llava, torch.bfloat16)
+    whole.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    predictor = Predictor(tmp_path, dtype=torch.bfloat16, quantization=quantization)
+    reading = predictor.analyse(portrait.resize((32, 32)), texts=False)
+    assert sum(reading.expression_probabilities.values()) == pytest.approx(1, abs=1e-3)
 
 
 def test_lora_learns_over_nf4(monkeypatch, tmp_path, llava, rows):

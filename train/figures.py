@@ -6,9 +6,9 @@ Run as:
     python -m benchmarks.mini | tee benchmark.txt
     python -m train.figures evaluation.txt benchmark.txt thresholds.txt
 
-thresholds.txt is what `train.mini.thresholds` printed when it fixed the weights. Each file ends in one
-JSON line, and nothing else is read from it. CK+ has a part in the thresholds, so the F1 shown first
-is that of its people each decided with thresholds of the others.
+thresholds.txt is what `train.mini.thresholds` printed when it fixed the weights. Each file ends in
+one JSON line, and nothing else is read from it. CK+ has a part in the thresholds, so the F1 shown
+first is that of its people each decided with thresholds of the others.
 """
 
 import argparse
