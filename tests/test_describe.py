@@ -8,7 +8,8 @@ import pytest
 
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from train.agreement import kind_of
-from train.fea import describe, endpoint
+from train.data import read_rows
+from train.fea import compose, describe, endpoint
 from train.fea.affwild2 import Frame
 from train.fea.describe import complaints, findings, texts_of, write_offline
 from train.fea.endpoint import Endpoint, EndpointError
@@ -231,3 +232,34 @@ def test_without_an_endpoint_our_writer_describes(monkeypatch, tmp_path, capsys)
     assert "2 described, 0 dropped, 0 answers" in capsys.readouterr().out
     run(monkeypatch, tmp_path)
     assert (tmp_path / "out" / "described.jsonl").read_text() == kept
+
+
+def test_described_frames_become_rows_and_a_datasheet(monkeypatch, tmp_path, capsys):
+    test = Frame("w/00001.jpg", "w", 1, "test", "Sadness", (1, 15))
+    write_frames(tmp_path, SMILE, CALM, test)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "frames.jsonl").rename(tmp_path / "out" / "frames.jsonl")
+    arguments = ["--frames", tmp_path / "out" / "frames.jsonl", "--out", tmp_path / "out"]
+    monkeypatch.setattr("sys.argv", ["describe", *map(str, arguments)])
+    describe.main()
+    monkeypatch.setattr("sys.argv", ["compose", "--out", str(tmp_path / "out")])
+    compose.main()
+    assert "2 rows in" in capsys.readouterr().out
+    rows = read_rows(tmp_path / "out" / "fea_train.json")  # what the training reads
+    assert [r.image for r in rows] == [SMILE.image, CALM.image]
+    kinds = {kind_of(m["content"]) for m in rows[0].messages if m["role"] == "assistant"}
+    assert kinds == {"summary", "movement", "reasoning"}
+    sheet = (tmp_path / "out" / "DATASHEET.md").read_text()
+    assert "3 faces" in sheet and "2 to train, 1 to test" in sheet and "our own writer" in sheet
+    assert "| Happiness | 1 | 0 |" in sheet and "| AU15 | 0 | 1 |" in sheet
+    first = (tmp_path / "out" / "fea_train.json").read_bytes()
+    compose.main()
+    assert (tmp_path / "out" / "fea_train.json").read_bytes() == first
+
+
+def test_orders_and_questions_vary_from_row_to_row():
+    entry = {"image": "a/1.jpg", "summary": "s", "movement": "m", "reasoning": "r"}
+    rows = [compose.row(entry, i, 0)["conversations"] for i in range(60)]
+    assert {r[1]["value"] for r in rows} == {"s", "m", "r"}
+    assert len({r[0]["value"] for r in rows}) > 30
+    assert all(r[0]["value"].startswith("<image>\n") for r in rows)

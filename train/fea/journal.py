@@ -6,6 +6,13 @@ import threading
 from pathlib import Path
 
 
+def read_lines(path: Path) -> list[dict]:
+    """Return the entries of a file; [] where there is none. A last line without end is left out."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
 class Journal:
     """Lists of entries, each a file OUT/NAME.jsonl that grows by a line at a time.
 
@@ -15,16 +22,14 @@ class Journal:
     def __init__(self, out: Path, names: tuple[str, ...]):
         out.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self.kept = {name: self._read(out / f"{name}.jsonl") for name in names}
-        self._files = {n: (out / f"{n}.jsonl").open("a", encoding="utf-8") for n in names}
-
-    def _read(self, path: Path) -> list[dict]:
-        if not path.is_file():
-            return []
-        lines = path.read_text(encoding="utf-8").split("\n")
-        if lines[-1]:  # the last line has no end: it was being written
-            path.write_text("\n".join([*lines[:-1], ""]), encoding="utf-8")
-        return [json.loads(line) for line in lines[:-1]]
+        self.kept = {name: read_lines(out / f"{name}.jsonl") for name in names}
+        self._files = {}
+        for name in names:
+            path = out / f"{name}.jsonl"
+            whole = "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in self.kept[name])
+            if path.is_file() and path.read_text(encoding="utf-8") != whole:
+                path.write_text(whole, encoding="utf-8")
+            self._files[name] = path.open("a", encoding="utf-8")
 
     def add(self, name: str, entry: dict) -> None:
         with self._lock:
