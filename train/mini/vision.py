@@ -54,8 +54,8 @@ class Recipe:
 
 RECIPES = {
     "lca": Recipe("lca", 2e-3, 20, 1.0),
-    "lca-again": Recipe("lca", 1e-3, 14, 0.5),
-    "tower": Recipe("vision_tower", 1e-3, 6, 0.4),  # it drifts at a higher rate
+    "lca-again": Recipe("lca", 1e-3, 15, 0.5),
+    "tower": Recipe("vision_tower", 1e-3, 4, 0.4),  # it drifts at a higher rate
     "mpp": Recipe("mpp", 1.5e-3, 3, 0.4),
 }
 """The runs of this stage, in their order."""
