@@ -119,7 +119,9 @@ def config_of(name: str | Path, **changes) -> FEALLMConfig:
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ModelError(f"There is no model at {name}: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"The model {name} cannot be loaded: {str(error).splitlines()[0]}"
+        ) from error
     if config.model_type == "feallm":
         return config
     if config.model_type != "llava":
