@@ -67,6 +67,14 @@ def reading_of(parts: tuple) -> tuple | None:
     return verdict["expression"], *((u["au"], u["percent"]) for u in units["glossary"])
 
 
+def give_photo(client: Client, start: int, photo: Path) -> tuple | None:
+    """Give a photo and return what the page shows of its largest face at the end."""
+    job = client.submit(handle_file(photo), fn_index=start)
+    job.result(timeout=600)
+    # the page's last words are the times it took: the reading came before
+    return next(filter(None, map(reading_of, reversed(job.outputs()))), None)
+
+
 class Visitor(threading.Thread):
     """Uploads, asks and stops at random until the time is over.
 
@@ -93,7 +101,7 @@ class Visitor(threading.Thread):
         client, on = connect(self.url)
         photo = self.rng.choice(list(self.expected))
         begun = time.monotonic()
-        seen = reading_of(client.predict(handle_file(photo), fn_index=on["start"]))
+        seen = give_photo(client, on["start"], photo)
         self.seconds.append(time.monotonic() - begun)
         if seen != self.expected[photo]:
             self.problems.append(f"visitor {self.number} sent {photo.name} and was shown {seen}")
@@ -164,7 +172,7 @@ def main() -> None:
         expected = {}
         for photo in photos:
             client, on = connect(url)
-            expected[photo] = reading_of(client.predict(handle_file(photo), fn_index=on["start"]))
+            expected[photo] = give_photo(client, on["start"], photo)
         if None in expected.values():
             raise SystemExit("Every photo needs a face.")
         begun, process = time.monotonic(), psutil.Process(server.pid)
