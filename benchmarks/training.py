@@ -14,7 +14,6 @@ least 0.93 of LLaVA's speed and at most 1.05 of its memory. The last line is one
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,8 @@ from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration
 from feallm.conversation import IGNORE_INDEX
-from train.parts import Lora, choose_trainable
+from train.parts import TRAINED_WHOLE, Lora, choose_trainable
+from train.report import peak_memory
 
 WORDS, ANSWER = 200, 100
 """Tokens of a row's text, and how many of them are answers."""
@@ -62,8 +62,7 @@ def build(kind: str, layers: int, device: str) -> tuple[torch.nn.Module, torch.o
             model = LlavaForConditionalGeneration(config(layers))
     torch.set_default_dtype(torch.float32)
     if kind == "feallm":
-        eyes = ("model.lca", "model.mpp", "model.multi_modal_projector")
-        groups = choose_trainable(model, dict.fromkeys(eyes, 2e-5), lora)
+        groups = choose_trainable(model, {f"model.{m}": 2e-5 for m in TRAINED_WHOLE}, lora)
     else:
         linear = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
         options = LoraConfig(
@@ -123,12 +122,6 @@ def step(kind: str, model, optimizer, batch: dict[str, torch.Tensor]) -> float:
     return time.perf_counter() - begun
 
 
-def peak_gib(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def memory_alone(kind: str, args: argparse.Namespace) -> float:
     """Return the peak memory of a process that trains one model for two steps, in GiB."""
     command = [sys.executable, "-m", "benchmarks.training", "--alone", kind]
@@ -156,7 +149,7 @@ def main() -> None:
         batch = rows(args.alone, args.rows, args.device)
         for _ in range(2):
             step(args.alone, model, optimizer, batch)
-        print(peak_gib(args.device))
+        print(peak_memory(on_gpu=args.device == "cuda"))
         return
     memory = {kind: memory_alone(kind, args) for kind in KINDS}
     models = {kind: build(kind, args.layers, args.device) for kind in KINDS}

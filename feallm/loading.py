@@ -47,13 +47,21 @@ def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesCon
 
 
 def load(
+    name: str | Path, dtype: torch.dtype, quantization: str | None = None, **options
+) -> tuple[FEALLMForConditionalGeneration, FEALLMProcessor]:
+    """Return a model and its processor; for the arguments and errors see `load_model`."""
+    model = load_model(name, dtype, quantization, **options)
+    return model, processor_of(name, model.config)
+
+
+def load_model(
     name: str | Path,
     dtype: torch.dtype,
     quantization: str | None = None,
     attention: str = "sdpa",
     **changes,
-) -> tuple[FEALLMForConditionalGeneration, FEALLMProcessor]:
-    """Return a model in ordinary memory and its processor.
+) -> FEALLMForConditionalGeneration:
+    """Return a model in ordinary memory.
 
     Args:
         name: a folder or hub id, see above.
@@ -79,14 +87,11 @@ def load(
             quantization_config=quantization_config(quantization, dtype),
             output_loading_info=True,
         )
-        processor = processor_of(name, config)
         if adapter:
             model = PeftModel.from_pretrained(model, name)
             model = model.get_base_model() if quantization else model.merge_and_unload()
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(
-            f"The model {name} cannot be loaded: {str(error).splitlines()[0]}"
-        ) from error
+        raise _cannot_load(name, error) from error
     new = ("model.lca.", "model.mpp.") if is_start else ()
     wrong = [
         f"{kind}: {', '.join(keys[:5])}"
@@ -95,7 +100,7 @@ def load(
     ]
     if wrong:
         raise ModelError(f"The weights in {base} are incomplete. {'; '.join(wrong)}")
-    return model, processor
+    return model
 
 
 def adapter_of(name: str | Path) -> PeftConfig | None:
@@ -119,9 +124,7 @@ def config_of(name: str | Path, **changes) -> FEALLMConfig:
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"The model {name} cannot be loaded: {str(error).splitlines()[0]}"
-        ) from error
+        raise _cannot_load(name, error) from error
     if config.model_type == "feallm":
         return config
     if config.model_type != "llava":
@@ -133,8 +136,19 @@ def config_of(name: str | Path, **changes) -> FEALLMConfig:
 
 
 def processor_of(name: str | Path, config: FEALLMConfig) -> FEALLMProcessor:
-    """Return the processor; from LLaVA's its pictures' normalisation and its tokenizer are kept."""
-    if AutoConfig.from_pretrained(name).model_type == "feallm":
-        return FEALLMProcessor.from_pretrained(name)
-    theirs = LlavaProcessor.from_pretrained(name)
+    """Return the processor; from LLaVA's its pictures' normalisation and its tokenizer are kept.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    try:
+        if AutoConfig.from_pretrained(name).model_type == "feallm":
+            return FEALLMProcessor.from_pretrained(name)
+        theirs = LlavaProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(name, error) from error
     return FEALLMProcessor.for_config(config, theirs.image_processor, theirs.tokenizer)
+
+
+def _cannot_load(name: str | Path, error: Exception) -> ModelError:
+    return ModelError(f"The model {name} cannot be loaded: {str(error).splitlines()[0]}")

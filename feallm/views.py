@@ -118,12 +118,17 @@ def clues(reading: Reading, crops: list[Crop], covered: Occlusion | None = None)
     }
 
 
+def paid_to_others(attention: np.ndarray) -> np.ndarray:
+    """(C, C) the attention without what each crop pays to itself."""
+    return attention * (1 - np.eye(len(attention)))
+
+
 def received(attention: np.ndarray) -> np.ndarray:
     """(C,) the share each crop receives of the attention crops pay to one another; sum 1.
 
     What a crop pays to itself, mostly the largest part, says nothing of the others and is left out.
     """
-    paid = attention * (1 - np.eye(len(attention)))
+    paid = paid_to_others(attention)
     return paid.sum(0) / max(paid.sum(), np.finfo(np.float32).tiny)
 
 
@@ -263,7 +268,7 @@ def matrix(reading: Reading, crops: list[Crop]) -> dict:
     Shades are relative to the most one crop pays to another; what it pays to itself is often more.
     """
     attention = reading.attention
-    top = max(1e-9, float((attention * (1 - np.eye(len(attention)))).max()))
+    top = max(1e-9, float(paid_to_others(attention).max()))
     return {
         "count": len(crops),
         "cells": [

@@ -20,8 +20,8 @@ PRIVACY = (
     "Photos stay on this server, are deleted within the hour and are never used for training. "
     "Answers describe visible expression, not what a person feels, and can be wrong."
 )
-SCRIPTS = {"looks": "details", "units": "details"}
-"""Templates that share a script; the others' scripts bear their own names."""
+SCRIPTS = {"looks": ["details"], "units": ["details"], "matrix": ["details", "matrix"]}
+"""Templates with a script of others; the other templates' scripts bear their own names."""
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 """One model: all its listeners share a queue."""
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
@@ -29,11 +29,11 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 
 def template(name: str) -> gr.HTML:
     """Return an HTML part from assets/page/NAME.html, with its script where it has one."""
-    script = ASSETS / f"{SCRIPTS.get(name, name)}.js"
+    scripts = [ASSETS / f"{script}.js" for script in SCRIPTS.get(name, [name])]
     return gr.HTML(
         None,
         html_template=(ASSETS / f"{name}.html").read_text("utf-8"),
-        js_on_load=script.read_text("utf-8") if script.exists() else None,
+        js_on_load="".join(s.read_text("utf-8") for s in scripts if s.exists()) or None,
         elem_id=name,
     )
 

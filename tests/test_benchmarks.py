@@ -10,15 +10,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_mini_benchmark_ends_in_one_json_line():
+def run(*command: str) -> dict:
+    """Run a benchmark and return the object of its last line."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.mini", "--faces", "2"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+        [sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_the_mini_benchmark_ends_in_one_json_line():
+    result = run("benchmarks.mini", "--faces", "2")
     assert result["faces"] == 2 and result["input"] == "noise"
     assert all(seconds > 0 for seconds in result["steps_s"].values())
     assert 0 < result["first_words_s"] <= result["chat_answer_s"]
@@ -29,14 +31,7 @@ def test_the_mini_benchmark_ends_in_one_json_line():
 
 @pytest.mark.slow
 def test_the_page_benchmark_ends_in_one_json_line():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.page", "--visits", "1"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads(done.stdout.strip().splitlines()[-1])
+    result = run("benchmarks.page", "--visits", "1")
     assert all(
         0 < median <= worst for k, v in result.items() if k != "started_s" for median, worst in [v]
     )

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,14 @@ def processor(tmp_path_factory):
 def dataset(rows, images, processor, broken, **changes) -> Instructions:
     options = {"plain": False, "max_length": 512, "seed": 0} | changes
     return Instructions(read_rows(rows), Pictures(images), processor, broken=broken, **options)
+
+
+def write_zip(images: Path, archive: Path, compression: int = zipfile.ZIP_STORED) -> int:
+    """Write a folder's pictures into a zip; return where its first entry begins."""
+    with zipfile.ZipFile(archive, "w", compression) as zipped:
+        for file in sorted(images.rglob("*.jpg")):
+            zipped.write(file, file.relative_to(images))
+        return zipped.infolist()[0].header_offset
 
 
 def test_a_list_and_json_lines_are_read_alike(tmp_path):
@@ -106,9 +115,7 @@ def test_files_that_are_not_there_or_not_text_are_named(tmp_path):
 
 def test_a_folder_and_a_zip_give_the_same_items(tmp_path, processor):
     rows, images = write_instructions(tmp_path, 4)
-    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
-        for file in images.rglob("*.jpg"):
-            archive.write(file, file.relative_to(images))
+    write_zip(images, tmp_path / "images.zip")
     broken = tmp_path / "broken.txt"
     folder, zipped = (
         dataset(rows, p, processor, broken) for p in (images, tmp_path / "images.zip")
@@ -141,9 +148,7 @@ def test_a_zip_can_be_read_by_several_workers(tmp_path, processor):
     """Workers are copies of a process that has the zip open: each must open its own."""
     rows, images = write_instructions(tmp_path, 40)
     archive, broken = tmp_path / "images.zip", tmp_path / "broken.txt"
-    with zipfile.ZipFile(archive, "w") as zipped:
-        for file in images.rglob("*.jpg"):
-            zipped.write(file, file.relative_to(images))
+    write_zip(images, archive)
     data = dataset(rows, archive, processor, broken)
     assert data.pictures.missing([r.image for r in data.rows]) == []  # opens it
     loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=3)
@@ -157,10 +162,7 @@ def test_a_zip_can_be_read_by_several_workers(tmp_path, processor):
 def test_a_damaged_zip_entry_is_a_broken_picture(tmp_path, processor):
     rows, images = write_instructions(tmp_path, 3)
     archive = tmp_path / "images.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for file in sorted(images.rglob("*.jpg")):
-            zipped.write(file, file.relative_to(images))
-        start = zipped.infolist()[0].header_offset
+    start = write_zip(images, archive, zipfile.ZIP_DEFLATED)
     content = bytearray(archive.read_bytes())
     content[start + 80 : start + 400] = b"\xff" * 320
     archive.write_bytes(content)

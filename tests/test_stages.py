@@ -22,7 +22,7 @@ from feallm import FEALLMConfig, FEALLMForConditionalGeneration, Predictor
 from feallm.loading import ModelError, load
 from train.checkpoints import TRAINED, WRITING, CheckpointError, last_checkpoint
 from train.parts import Lora, choose_trainable
-from train.plan import plan
+from train.plan import Plan, plan
 from train.result import save
 from train.sources import instructions
 from train.stage import read_config, step_division
@@ -145,46 +145,25 @@ def test_at_7b_what_is_trained_are_the_papers_parts():
 
 def test_a_dry_run_tells_the_needs_of_the_7b():
     config = read_config(CONFIGS / "stage2_lora.yaml")
-    needs = plan(
-        FEALLMConfig(),
-        config.learning_rates,
-        config.lora,
-        rows=14_892,
-        tokens=800,
-        batch_size=16,
-        micro_batch_size=8,
-        steps=-1,
-        epochs=1,
-        weight_bytes=2,
-        gradient_checkpointing=True,
-        quantization=None,
-        processes=1,
-    )
+    shared = {"rows": 14_892, "tokens": 800, "batch_size": 16, "epochs": 1, "weight_bytes": 2}
+    shared |= {"gradient_checkpointing": True}
+
+    def planned(**changes) -> Plan:
+        return plan(FEALLMConfig(), config.learning_rates, config.lora, **shared, **changes)
+
+    needs = planned(micro_batch_size=8, steps=-1, quantization=None, processes=1)
     assert needs.steps == 931  # 14,892 / 16, the last of them smaller
     assert needs.weights / 2**30 == pytest.approx(13.1, abs=0.1)  # 7.04 G parameters in bf16
     assert needs.training / 2**30 == pytest.approx(5.3, abs=0.1)  # 352.7 M at 16 bytes
     assert 0.1 < needs.seconds / 3600 < 10
-    small = plan(
-        FEALLMConfig(),
-        config.learning_rates,
-        config.lora,
-        rows=1,
-        tokens=800,
-        batch_size=16,
-        micro_batch_size=1,
-        steps=10,
-        epochs=1,
-        weight_bytes=2,
-        gradient_checkpointing=True,
-        quantization="nf4",
-        processes=2,
-    )
+    small = planned(micro_batch_size=1, steps=10, quantization="nf4", processes=2)
+    assert small.steps == 10
     assert small.weights < needs.weights / 3 and small.activations < needs.activations / 7
     assert "on each device" in str(small)
 
 
 def test_a_dry_run_loads_nothing(monkeypatch, tmp_path, llava, rows, capsys):
-    monkeypatch.setattr("train.train.load", None)
+    monkeypatch.setattr("train.train.load_model", None)
     run(monkeypatch, SMOKE, llava, rows, tmp_path / "out", "--dry-run")
     assert "6 steps, about" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
@@ -413,10 +392,7 @@ def test_lora_learns_over_nf4(monkeypatch, tmp_path, llava, rows):
     """QLoRA: what is trained moves, the quantized weights do not, and the result opens."""
     stage = logging_every_step(tmp_path / "stage.yaml", sample_steps=0)
     more = ("--quantization", "nf4", "--dtype", "bfloat16")
-    monkeypatch.setattr(
-        sys, "argv", ["train.train", *command(stage, llava, rows, tmp_path / "out", *more)]
-    )
-    main()
+    run(monkeypatch, stage, llava, rows, tmp_path / "out", *more)
     kept = load_file(tmp_path / "out" / "checkpoint-6" / TRAINED)
     moved = [n for n, value in kept.items() if "lora_B" in n and value.abs().max() > 0]
     assert len(moved) == 2 * 7  # they start at zero

@@ -20,9 +20,9 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 """Engines that divide the weights among the processes."""
 
 
-def peak_memory() -> float:
+def peak_memory(on_gpu: bool) -> float:
     """Return the most memory this process has used, in GiB: of its GPU, or of the machine."""
-    if torch.cuda.is_available():
+    if on_gpu:
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -42,7 +42,10 @@ class Meter:
         now = time.perf_counter()
         speed = self.tokens * self.processes / max(now - self.begun, 1e-9)
         self.tokens, self.begun = 0, now
-        return {"tokens_per_second": round(speed, 1), "peak_memory_gib": round(peak_memory(), 3)}
+        return {
+            "tokens_per_second": round(speed, 1),
+            "peak_memory_gib": round(peak_memory(torch.cuda.is_available()), 3),
+        }
 
 
 class Samples(TrainerCallback):
@@ -145,7 +148,7 @@ def write_card(trainer, config, base: str, folder: Path) -> None:
         processes=trainer.accelerator.num_processes,
         device=torch.cuda.get_device_name() if cuda else "CPU",
         speed=statistics.median(speeds) if speeds else "not logged",
-        memory=peak_memory(),
+        memory=peak_memory(cuda),
         missing=count_lines(out / "missing.txt"),
         broken=count_lines(out / "broken.txt"),
         losses=", ".join(f"{e['loss']:.3f}" for e in history[:: max(1, len(history) - 1)]),

@@ -36,7 +36,7 @@ from feallm.loading import (
     ModelError,
     adapter_of,
     config_of,
-    load,
+    load_model,
     processor_of,
 )
 from train.checkpoints import CheckpointError, TrainedPartsTrainer, last_checkpoint
@@ -138,8 +138,9 @@ def train(
     dataset, collate, order = data
     groups = choose_trainable(model, config.learning_rates, config.lora)
     quicken(model)
-    micro, times = step_division(config, count_processes())
-    if config.length_power and times * count_processes() > 1:
+    processes = count_processes()
+    micro, times = step_division(config, processes)
+    if config.length_power and times * processes > 1:
         raise StageError("With length_power a step's rows must be read at once, by one process.")
     trainer = StageTrainer(
         model=model,
@@ -249,7 +250,7 @@ def run(args: argparse.Namespace) -> None:
         print(dry_run(config, model_config, data[0], args.quantization, dtype))
         return
     torch.manual_seed(config.seed)  # from LLaVA, the LCA and the MPP start at random
-    model, _ = load(args.model, dtype, args.quantization, args.attention)
+    model = load_model(args.model, dtype, args.quantization, args.attention)
     trainer = train(model, processor, config, data, args.out)
     try:
         save(trainer, processor, config, args.model)

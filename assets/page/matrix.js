@@ -1,10 +1,5 @@
-// what a visitor opened stays open when another face is shown
-let open = false, at = 0;
-element.addEventListener('toggle', event => { open = event.target.open; }, true);
-watch('value', () => {
-  const details = element.querySelector('details');
-  if (details) details.open = open;
-});
+// the cell that is told of, by the pointer or by the arrow keys
+let at = 0;
 const cells = () => [...element.querySelectorAll('.grid i')];
 const tell = index => {
   at = index;

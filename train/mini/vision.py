@@ -25,10 +25,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.data import WeightedRandomSampler
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import TrainingArguments
 
 from feallm.modeling import FEALLMForConditionalGeneration
+from train.checkpoints import AtomicTrainer, last_checkpoint
 from train.metrics import accuracy, mean_recall
 from train.mini.convolution import quicken
 from train.mini.faces import POINTS, Augment, Faces
@@ -175,7 +175,7 @@ class VisionTask(nn.Module):
         return {"loss": loss, "expression": expression.argmax(-1), "truth": votes.argmax(-1)}
 
 
-class VisionTrainer(Trainer):
+class VisionTrainer(AtomicTrainer):
     """`Trainer` that lifts rare expressions a little when it draws faces."""
 
     def _get_train_sampler(self, dataset=None):
@@ -290,8 +290,7 @@ def main() -> None:
         eval_dataset=kept_aside(args.packs),
         compute_metrics=metrics,
     )
-    checkpoint = get_last_checkpoint(str(args.out)) if args.out.is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=last_checkpoint(args.out))
     print(trainer.evaluate())
     if recipe.module == "lca":
         torch.save(task.state_dict(), args.out / "task.pt")
