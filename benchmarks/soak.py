@@ -191,6 +191,7 @@ def main() -> None:
     warm = [m for t, m in memory if t > WARM_UP * 60 * args.minutes]
     third = max(1, len(warm) // 3)
     first, last = statistics.median(warm[:third]), statistics.median(warm[-third:])
+    tenths = [memory[i * (len(memory) - 1) // 10][1] for i in range(11)]
     problems = [p for v in visitors for p in v.problems]
     problems += [f"visitor {v.number} never came to an end" for v in visitors if v.is_alive()]
     if last > 1.1 * first:
@@ -200,6 +201,7 @@ def main() -> None:
     print(f"{args.visitors} visitors, {args.minutes:g} minutes: {done}")
     print(f"photo to reading: median {statistics.median(waits):.1f} s, worst {max(waits):.1f} s")
     print(f"memory after the warm-up: {first:.0f} -> {last:.0f} MiB")
+    print("memory by tenths of the run:", " ".join(f"{m:.0f}" for m in tenths))
     for problem in problems:
         print(problem)
     figures = {"median_wait_s": statistics.median(waits), "worst_wait_s": max(waits)}

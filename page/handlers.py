@@ -293,7 +293,8 @@ class Handlers:
         """Stream the answer; what was written when a visitor stops or leaves stays in the talk."""
         p, question = self.parts, visit.asked if visit else None
         if not question or question.started:
-            yield {p.chat: gr.skip()}
+            # an event cancelled before it waited in line may have answered in this one's place
+            yield {p.chat: visit.shown() if visit else gr.skip()}
             return
         reading, talk = visit.readings[question.face], visit.talks.setdefault(question.face, [])
         asked = [*talk, {"role": "user", "content": question.text}]
