@@ -114,11 +114,11 @@ def complete(
     eos_token_id: int,
     max_new_tokens: int,
 ) -> list[list[int]]:
-    """Continue several prompts about one face greedily in one batch; return the new ids of each.
+    """Continue several prompts greedily in one batch; return the new ids of each.
 
     Args:
         prompts: P lists of ids, each with its K placeholders.
-        image_embeds: (1, K, D_t).
+        image_embeds: (P, K, D_t), a face for each prompt, or (1, K, D_t), one face for all.
     """
     device, longest = model.device, max(map(len, prompts))
     ids = torch.tensor([[pad_token_id] * (longest - len(p)) + p for p in prompts], device=device)

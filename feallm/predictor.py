@@ -170,6 +170,23 @@ class Predictor:
         halves = (2, len(faces), -1)  # the faces, then their mirror images
         return _numpy(shares.view(halves).mean(0)), _numpy(units.view(halves).mean(0))
 
+    @torch.inference_mode()
+    def answer(
+        self,
+        faces: Sequence[Image.Image],
+        questions: Sequence[str],
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> list[str]:
+        """Answer one question about each of several faces in one batch, greedily.
+
+        Nothing is decided before: it is how the paper asks its benchmark's questions. A person's
+        questions are better answered by `stream`, which knows the analysis.
+        """
+        _, embeds = self._encode(faces)
+        asked = [[{"role": "user", "content": q}] for q in questions]
+        ids = [self.processor.conversation(talk)[0] for talk in asked]
+        return list(map(self._text, self._complete(ids, embeds, max_new_tokens)))
+
     def fitting(self, reading: Reading, messages: list[Message]) -> list[Message]:
         """Return the newest turns of a talk that the model has room for.
 
@@ -307,21 +324,28 @@ class Predictor:
             opened(prompts.MOVEMENT_QUESTION, openings[1]),
             [*known, {"role": "user", "content": prompts.REASONING_QUESTION}],
         ]
-        answers = complete(
+        ids = [self.processor.conversation(t)[0] for t in talks]
+        answers = self._complete(ids, embeds, MAX_NEW_TOKENS)
+        return [
+            self._text(self._words(opening) + answer if opening else answer)
+            for opening, answer in zip(openings, answers, strict=True)
+        ]
+
+    def _complete(
+        self, ids: list[list[int]], embeds: torch.Tensor, max_new_tokens: int
+    ) -> list[list[int]]:
+        return complete(
             self.model,
-            [self.processor.conversation(t)[0] for t in talks],
+            ids,
             embeds,
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=max_new_tokens,
         )
-        texts = []
-        for opening, answer in zip(openings, answers, strict=True):
-            ids = self._words(opening) + answer if opening else answer
-            texts.append(
-                re.sub(r"\s+", " ", self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-            )
-        return texts
+
+    def _text(self, ids: list[int]) -> str:
+        """Return ids as one line of text."""
+        return re.sub(r"\s+", " ", self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

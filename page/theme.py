@@ -10,6 +10,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from page.words import head_script, translations
 
 ASSETS = Path(__file__).parent.parent / "assets" / "page"
+SESSIONS = 200
+"""Visitors whose photo and talk are kept, at about 2 MB each; the one seen longest ago goes."""
 CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -61,6 +63,7 @@ def launch_options() -> dict:
         "show_error": False,
         "ssr_mode": False,
         "max_file_size": "15mb",
+        "state_session_capacity": SESSIONS,
         "app_kwargs": {"middleware": [Middleware(GZipMiddleware)]},
         "mcp_server": importlib.util.find_spec("mcp") is not None,
     }

@@ -1,5 +1,6 @@
 """What one visitor has: a photo, its faces, what was read in them and the talks about them."""
 
+import io
 import time
 from dataclasses import dataclass, field, replace
 
@@ -36,7 +37,7 @@ class Visit:
     enters it together with its answer. `left` is set when the visitor has turned to another photo.
     """
 
-    photo: Image.Image | None = None
+    shown_photo: bytes = b""
     faces: list[Face] = field(default_factory=list)
     portraits: list[Image.Image] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
@@ -57,12 +58,19 @@ class Visit:
         portraits = [align_face(photo, face, face_size) for face in faces]
         caveats = [caveat(face, photo) for face in faces]
         scale = min(1.0, SHOWN_SIDE / max(photo.size))
-        shown = photo.resize((round(photo.width * scale), round(photo.height * scale)))
+        small = photo.resize((round(photo.width * scale), round(photo.height * scale)))
+        shown = io.BytesIO()
+        small.save(shown, "JPEG", quality=90)  # a tenth of its pixels' size, for each visitor
         moved = [
             replace(f, box=tuple(v * scale for v in f.box), landmarks=f.landmarks * scale)
             for f in faces
         ]
-        return cls(shown, moved, portraits, caveats, reference)
+        return cls(shown.getvalue(), moved, portraits, caveats, reference)
+
+    @property
+    def photo(self) -> Image.Image:
+        """The photo, no larger than it is shown."""
+        return Image.open(io.BytesIO(self.shown_photo))
 
     @property
     def reading(self) -> Reading | None:

@@ -5,18 +5,20 @@ import time
 import zipfile
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsing import StandIn, ask, png, serve, upload, upload_and_read, wait_until
+from conftest import made_reading
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect
 
 from feallm import views
 from feallm.photos import BadPhoto
-from page.handlers import uploaded
-from page.layout import build_apology
-from page.theme import launch_options
+from page.handlers import Handlers, uploaded
+from page.layout import build_apology, place_parts
+from page.theme import SESSIONS, launch_options
 from page.visit import Visit
 
 WATCH_LAST_ANSWER = """() => {
@@ -519,7 +521,33 @@ def test_only_uploaded_files_are_opened(payload):
 
 
 def test_the_chat_shows_the_talk_of_the_chosen_face_only(portrait):
-    visit = Visit(portrait, [], chosen=1, talks={0: [{"role": "user", "content": "AU1?"}]})
+    visit = Visit(b"", [], chosen=1, talks={0: [{"role": "user", "content": "AU1?"}]})
     assert visit.shown() == []
     visit.chosen = 0
     assert visit.shown() == [{"role": "user", "content": views.chat_text("AU1?")}]
+
+
+def test_many_visitors_do_not_fill_the_memory():
+    demo, _ = serve(StandIn())
+    for i in range(SESSIONS + 3):
+        assert demo.state_holder[f"visitor {i}"] is not None
+    kept = set(demo.state_holder.session_data)
+    demo.close()
+    assert len(kept) == SESSIONS
+    assert "visitor 0" not in kept and f"visitor {SESSIONS + 2}" in kept
+
+
+def test_an_answer_given_under_another_event_is_shown(portrait):
+    handlers = Handlers(StandIn(), place_parts_of_a_page())
+    reading = made_reading()
+    visit = Visit(faces=[None], portraits=[portrait], readings={0: reading})
+    handlers.ask("What is AU12?", visit)
+    for _ in handlers.answer(visit):  # of an event that was cancelled, but came to its turn
+        pass
+    (shown,) = handlers.answer(visit)
+    assert shown[handlers.parts.chat][-1]["content"].startswith("You asked: What is")
+
+
+def place_parts_of_a_page():
+    with gr.Blocks():
+        return place_parts()

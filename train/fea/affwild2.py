@@ -32,6 +32,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from feallm.facs import AUS, EXPRESSIONS
+from train.layouts import LayoutError, read_lines, readable
 
 SPLITS = {"Train_Set": "train", "Validation_Set": "test"}
 COUNTS = {"train": 14_892, "test": 1_335}
@@ -39,10 +40,6 @@ COUNTS = {"train": 14_892, "test": 1_335}
 UNITS_HEADER = [f"AU{k}" for k in AUS]
 OTHER = "Other"
 """ABAW's eighth class, which the paper leaves out."""
-
-
-class LayoutError(ValueError):
-    """A folder that is not laid out as ABAW does; its text names the file and the line."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +52,6 @@ class Frame:
     split: str
     expression: str
     aus: tuple[int, ...]
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return a file's lines.
-
-    Raises:
-        LayoutError: it is no text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise LayoutError(f"{path} is not UTF-8.") from None
 
 
 def read_expressions(path: Path) -> list[str | None]:
@@ -123,7 +108,7 @@ def annotations(root: Path, kind: str) -> dict[str, tuple[str, Path]]:
     found: dict[str, tuple[str, Path]] = {}
     for folder in sorted(p for p in root.rglob(f"{kind}_*") if p.is_dir()):
         for name, split in SPLITS.items():
-            for file in sorted((folder / name).glob("*.txt")):
+            for file in sorted(map(readable, (folder / name).glob("*.txt"))):
                 if file.stem in found and found[file.stem][0] != split:
                     raise LayoutError(f"{file}: this video is in both sets of {kind}.")
                 found[file.stem] = (split, file)

@@ -171,7 +171,7 @@ def describe_frame(
     messages = opening_messages(frame, picture)
     wrong: list[str] = []
     for attempt in range(tried, TRIES):
-        reply = endpoint.ask(messages, SCHEMA, seed + attempt)
+        reply = endpoint.ask(messages, seed + attempt, SCHEMA)
         try:
             answer = json.loads(reply.text)
             wrong = complaints(answer, frame)

@@ -48,21 +48,16 @@ class Endpoint:
         self.client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
         self._turn, self._next = threading.Lock(), 0.0
 
-    def ask(self, messages: list[dict], schema: dict, seed: int) -> Reply:
-        """Return the answer to a talk, which the server is asked to give as JSON of a schema.
+    def ask(self, messages: list[dict], seed: int, schema: dict | None = None) -> Reply:
+        """Return the answer to a talk; with a schema the server is asked for JSON of this form.
 
         Raises:
             EndpointError: the request is refused, or fails again and again.
         """
-        request = {
-            "model": self.model,
-            "messages": messages,
-            "seed": seed,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "fea", "strict": True, "schema": schema},
-            },
-        }
+        request = {"model": self.model, "messages": messages, "seed": seed}
+        if schema:
+            form = {"name": "fea", "strict": True, "schema": schema}
+            request["response_format"] = {"type": "json_schema", "json_schema": form}
         problem = ""
         for attempt in range(TRIES):
             self._wait_for_turn()

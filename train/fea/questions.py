@@ -187,14 +187,17 @@ def disturbed(question: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
+def plain_question(kind: str, rng: random.Random) -> str:
+    """Return a question of one of the three kinds as it should be written, its wording drawn."""
+    pattern = rng.choice(TEMPLATES[kind]).replace("{face}", rng.choice(FACES))
+    return expand(pattern.replace("{person}", rng.choice(PERSONS)), rng)
+
+
 def ask(kind: str, rng: random.Random) -> str:
-    """Return a question of one of the three kinds, its wording drawn at random."""
-    patterns = TEMPLATES[kind]
+    """Return a question of one of the three kinds, as people may type it."""
     if rng.random() < CANONICAL_SHARE:
-        return patterns[0]
+        return TEMPLATES[kind][0]
     while True:
-        pattern = rng.choice(patterns).replace("{face}", rng.choice(FACES))
-        question = expand(pattern.replace("{person}", rng.choice(PERSONS)), rng)
-        question = disturbed(question, rng)
+        question = disturbed(plain_question(kind, rng), rng)
         if question.lower().strip(" ?.!") not in _HELD_OUT:
             return as_typed(question, rng)

@@ -175,7 +175,7 @@ class Augment:
         }
 
     def inputs(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Normalise faces (B, 1 or 3, S, S) in [0, 1] and cut their crops."""
+        """Normalise faces (B, 1 or 3, S, S) in [0, 1] and cut their crops, if there are any."""
         if faces.shape[1] == 1 and (self.mean.unique().numel(), self.std.unique().numel()) == (
             1,
             1,
@@ -183,11 +183,11 @@ class Augment:
             pixels = (faces - self.mean[:, :1]) / self.std[:, :1]
         else:
             pixels = (faces - self.mean) / self.std
-        crops = cut_crops(pixels, self.crop_groups, self.crop_size)
-        return {
-            "pixel_values": pixels.expand(-1, 3, -1, -1),
-            "pixel_values_local": crops.expand(-1, -1, 3, -1, -1),
-        }
+        inputs = {"pixel_values": pixels.expand(-1, 3, -1, -1)}
+        if self.crop_groups:
+            crops = cut_crops(pixels, self.crop_groups, self.crop_size)
+            inputs["pixel_values_local"] = crops.expand(-1, -1, 3, -1, -1)
+        return inputs
 
     def _places(self, items: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, 3) maps from the face's square to the canvas, and which faces are mirrored."""

@@ -175,5 +175,5 @@ class Collate:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draws(self.seed, words, items[0]["index"]).getrandbits(62))
             faces = self.augment(items)
-        pixels = {n: faces[n] for n in ("pixel_values", "pixel_values_local")}
+        pixels = {n: faces[n] for n in ("pixel_values", "pixel_values_local") if n in faces}
         return pixels | pad(items, self.pad_token_id)

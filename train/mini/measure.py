@@ -1,0 +1,155 @@
+"""What a FEALLM decides about faces it never saw, and whether its texts keep to it.
+
+The expression is the label the model's summary opens with and the action units are those its
+movement description names, both read back from the text by `facs.parse_analysis`; thresholds are
+those the model ships with, fixed by `train.mini.thresholds` on other faces.
+
+FER+ (valid split, majority of the seven) and CK+ are pictures of one face already and are read as
+`python -m feallm --face-crop` reads them; ExpW (every fifth photo, kept aside) goes through
+detection and alignment, as a visitor's photo does, and through its box where no face is found.
+
+On about `--texts` faces of each set the three texts are written too and compared with what was
+decided (`train.agreement`), and on `--asked` faces of the first set the 30 held-out paraphrases are
+put to the model: is each answered by the part of an FEA answer it asks for?
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from feallm import Predictor
+from feallm.facs import AUS, EXPRESSIONS, parse_analysis
+from train.agreement import disagreements, kind_of
+from train.fea.questions import HELD_OUT
+from train.feabench.sets import zipped
+from train.metrics import accuracy, calibration_error, confusion, f1, mean_recall
+
+SETS = ("ferplus", "ckplus_validation", "expw")
+
+
+def evaluate_set(
+    predictor: Predictor, data: Path, name: str, limit: int | None = None, texts: int = 0
+) -> dict:
+    """Return the figures of one set; on about `texts` faces the texts are compared too."""
+    face_set = zipped(name)(data)
+    items = face_set.items
+    if limit:
+        items = items[:: max(1, len(items) // limit)][:limit]
+    truth, said, confidence, units_truth, units_said = [], [], [], [], []
+    stride, differ, faulty = max(1, len(items) // max(texts, 1)), Counter(), []
+    for number, item in enumerate(items, 1):
+        if number % 100 == 0:
+            print(f"{name}: {number} of {len(items)}", file=sys.stderr)
+        write = bool(texts) and number % stride == 0
+        reading = predictor.analyse(face_set.face(item, predictor.face_size), texts=write)
+        if write:
+            found = disagreements(reading)
+            faulty.append(bool(found))
+            differ.update(found)
+        expression = parse_analysis(reading.summary).expression
+        if item.expression:
+            truth.append(EXPRESSIONS.index(item.expression))
+            said.append(EXPRESSIONS.index(expression) if expression else -1)
+            confidence.append(reading.expression_probabilities[reading.expression])
+        if item.aus:
+            units_truth.append(item.aus)
+            units_said.append(parse_analysis(reading.movements).aus)
+    truth, said, confidence = np.array(truth), np.array(said), np.array(confidence)
+    table = confusion(truth, said, len(EXPRESSIONS))
+    result = {
+        "faces": len(items),
+        "with_expression": len(truth),
+        "accuracy": accuracy(truth, said),
+        "mean_recall": mean_recall(truth, said, len(EXPRESSIONS)),
+        "calibration_error": calibration_error(truth == said, confidence),
+        "recall": {
+            e: float(table[i, i] / table[i].sum())
+            for i, e in enumerate(EXPRESSIONS)
+            if table[i].sum()
+        },
+        "confusion": table.tolist(),
+    }
+    if units_truth:
+        result["au_f1"] = {
+            f"AU{k}": f1(
+                np.array([t[k] for t in units_truth]), np.array([k in s for s in units_said])
+            )
+            for k in AUS
+        }
+        result["au_mean_f1"] = float(np.mean(list(result["au_f1"].values())))
+    if faulty:
+        result["agreement"] = {
+            "faces": len(faulty),
+            "share": 1 - float(np.mean(faulty)),
+            "disagreements": dict(differ),
+        }
+    return result
+
+
+def ask_paraphrases(predictor: Predictor, data: Path, name: str, count: int) -> dict:
+    """Put the held-out paraphrases to `count` faces of a set: which are answered in kind?"""
+    face_set = zipped(name)(data)
+    right = {question: 0 for asked in HELD_OUT.values() for question in asked}
+    items = face_set.items[:: max(1, len(face_set.items) // count)][:count]
+    for item in items:
+        reading = predictor.analyse(face_set.face(item, predictor.face_size), texts=False)
+        for kind, questions in HELD_OUT.items():
+            for question in questions:
+                talk = [{"role": "user", "content": question}]
+                answer = "".join(predictor.stream(reading, talk)).strip()
+                right[question] += kind_of(answer) == kind
+    shares = {q: n / len(items) for q, n in right.items()}
+    return {
+        "faces": len(items),
+        "share": float(np.mean(list(shares.values()))),
+        "missed": {q: s for q, s in shares.items() if s < 1},
+    }
+
+
+def show(name: str, result: dict) -> None:
+    """Print one set's figures for people."""
+    print(f"\n{name}: {result['faces']} faces")
+    print(
+        f"  expression accuracy {result['accuracy']:.1%}, mean recall {result['mean_recall']:.1%}, "
+        f"calibration error {result['calibration_error']:.3f}"
+    )
+    print("  recall " + ", ".join(f"{e} {v:.0%}" for e, v in result["recall"].items()))
+    if "au_f1" in result:
+        print(f"  action units, mean F1 {result['au_mean_f1']:.3f}")
+        print("  F1 " + ", ".join(f"{k} {v:.2f}" for k, v in result["au_f1"].items()))
+    if "agreement" in result:
+        agreement = result["agreement"]
+        print(
+            f"  texts agree with what was decided on {agreement['share']:.1%} "
+            f"of {agreement['faces']} faces {agreement['disagreements'] or ''}"
+        )
+    print("  confusion (rows: truth; columns: " + ", ".join(EXPRESSIONS) + ", unreadable)")
+    for expression, row in zip(EXPRESSIONS, result["confusion"], strict=True):
+        print(f"    {expression:<10}" + "".join(f"{n:6d}" for n in row))
+
+
+def measure(predictor: Predictor, args: argparse.Namespace) -> None:
+    """Measure on every set that is there; the last line printed is one JSON object."""
+    results = {}
+    for name in args.sets:
+        try:
+            results[name] = evaluate_set(predictor, args.data, name, args.limit, args.texts)
+            if args.asked and "paraphrases" not in results:
+                results["paraphrases"] = ask_paraphrases(predictor, args.data, name, args.asked)
+        except FileNotFoundError as missing:
+            print(f"Left out. {missing}", file=sys.stderr)
+            continue
+        show(name, results[name])
+    if "paraphrases" in results:
+        asked = results["paraphrases"]
+        print(
+            f"\nheld-out paraphrases: {asked['share']:.1%} answered in kind "
+            f"on {asked['faces']} faces"
+        )
+        for question, share in asked["missed"].items():
+            print(f"  {share:.0%} {question}")
+    print("\n" + json.dumps({"model": predictor.name, **results}))
