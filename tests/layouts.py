@@ -20,6 +20,12 @@ from transformers import (
 
 from train.mini.instruct import random_conversation
 
+CHAT_TEMPLATE = (
+    "{% for m in messages %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}<image>\n"
+    "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %} ASSISTANT:"
+)
+"""LLaVA-1.5's way of asking, in short."""
+
 
 def write_tokenizer(folder: Path) -> None:
     """Train a Llama-style sentencepiece tokenizer (BPE, byte fallback) on our texts."""

@@ -156,7 +156,9 @@ def reply(answer: object) -> tuple[int, dict, str]:
 
 def test_what_fails_for_a_while_is_tried_again(server):
     Scripted.script = [(429, {"retry-after": "0.01"}, ""), (503, {}, ""), reply("here")]
-    said = Endpoint(server, "m", "secret", 0).ask([{"role": "user", "content": "?"}], 1, {})
+    said = Endpoint(server, "m", "secret", 0).ask(
+        [{"role": "user", "content": "?"}], 1, 9, {"type": "object"}
+    )
     assert (said.text, said.prompt_tokens, said.completion_tokens) == ("here", 300, 100)
     assert len(Scripted.asked) == 3 and Scripted.asked[0]["key"] == "Bearer secret"
     assert Scripted.asked[0]["response_format"]["type"] == "json_schema"
@@ -174,7 +176,7 @@ def test_what_fails_for_a_while_is_tried_again(server):
 def test_what_cannot_succeed_is_said(server, script, sentence, requests):
     Scripted.script = [script]
     with pytest.raises(EndpointError, match=sentence):
-        Endpoint(server, "m", None, 0).ask([], 1, {})
+        Endpoint(server, "m", None, 0).ask([], 1, 9)
     assert len(Scripted.asked) == requests
 
 

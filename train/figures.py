@@ -21,7 +21,6 @@ from train.fea.questions import HELD_OUT
 
 README = Path(__file__).parent.parent / "README.md"
 CARD = MINI / "README.md"
-MARKS = ("<!-- figures -->", "<!-- /figures -->")
 SETS = {
     "ferplus": "FER+ valid",
     "ckplus_validation": "CK+",
@@ -99,16 +98,17 @@ def asked(paraphrases: dict) -> str:
     )
 
 
-def inserted(page: str, text: str) -> str:
-    """Return a page with the text between its marks.
+def inserted(page: str, text: str, name: str = "figures") -> str:
+    """Return a page with the text between the marks of this name.
 
     Raises:
         ValueError: the page has no such marks.
     """
-    before, start, rest = page.partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
+    marks = (f"<!-- {name} -->", f"<!-- /{name} -->")
+    before, start, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not start or not end:
-        raise ValueError(f"The page has no {MARKS[0]} ... {MARKS[1]}.")
+        raise ValueError(f"The page has no {marks[0]} ... {marks[1]}.")
     return f"{before}{start}\n{text}\n{end}{after}"
 
 

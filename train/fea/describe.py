@@ -35,7 +35,7 @@ from train.fea.endpoint import Endpoint, EndpointError
 from train.fea.journal import Journal
 from train.order import draws
 
-TRIES = 3
+TRIES, MAX_TOKENS = 3, 1024
 IMAGE_TOKENS, ANSWER_TOKENS = 255, 260
 """About, for the estimate before: a small picture at GPT-4o, and an answer in three parts."""
 SCHEMA = {
@@ -171,7 +171,7 @@ def describe_frame(
     messages = opening_messages(frame, picture)
     wrong: list[str] = []
     for attempt in range(tried, TRIES):
-        reply = endpoint.ask(messages, seed + attempt, SCHEMA)
+        reply = endpoint.ask(messages, seed + attempt, MAX_TOKENS, SCHEMA)
         try:
             answer = json.loads(reply.text)
             wrong = complaints(answer, frame)

@@ -48,13 +48,28 @@ class Endpoint:
         self.client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
         self._turn, self._next = threading.Lock(), 0.0
 
-    def ask(self, messages: list[dict], seed: int, schema: dict | None = None) -> Reply:
-        """Return the answer to a talk; with a schema the server is asked for JSON of this form.
+    def ask(
+        self,
+        messages: list[dict],
+        seed: int,
+        max_tokens: int,
+        schema: dict | None = None,
+        temperature: float | None = None,
+    ) -> Reply:
+        """Return the answer to a talk.
+
+        Args:
+            max_tokens: of the answer, after which it is cut.
+            schema: the server is asked for JSON of this form.
+            temperature: of the drawing of words, 0 for the likeliest; None leaves it to the server.
 
         Raises:
             EndpointError: the request is refused, or fails again and again.
         """
         request = {"model": self.model, "messages": messages, "seed": seed}
+        request["max_tokens"] = max_tokens
+        if temperature is not None:
+            request["temperature"] = temperature
         if schema:
             form = {"name": "fea", "strict": True, "schema": schema}
             request["response_format"] = {"type": "json_schema", "json_schema": form}

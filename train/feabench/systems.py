@@ -145,4 +145,5 @@ class Remote:
             {"type": "image_url", "image_url": {"url": address}},
             {"type": "text", "text": question.text},
         ]
-        return self.endpoint.ask([{"role": "user", "content": content}], seed=0).text
+        talk = [{"role": "user", "content": content}]
+        return self.endpoint.ask(talk, 0, MAX_NEW_TOKENS, temperature=0.0).text.strip()

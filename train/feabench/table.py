@@ -204,7 +204,8 @@ def write_tables(runs: list[dict], out: Path) -> None:
         if rows:
             pages.append(f"## {title}\n\n{markdown(columns, rows)}\n")
         for name, values in rows:
-            cells += [[title, name, c.title, v] for c, v in zip(columns, values, strict=True) if v]
+            pairs = zip(columns, values, strict=True)
+            cells += [[title, name, c.title, v] for c, v in pairs if v is not None]
     (out / "tables.md").write_text("\n".join(pages), encoding="utf-8")
     with (out / "tables.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(cells)

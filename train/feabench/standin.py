@@ -1,0 +1,56 @@
+"""The stand-in anyone can run: the benchmark's questions on public faces, into README and pictures.
+
+Run as:
+
+    python -m train.feabench.standin --data DATA --out results/standin
+
+Few people hold Aff-Wild2. DATA holds ferplus.zip and ckplus_validation.zip instead, as
+`train.mini.prepare` reads them; feallm-mini is asked about them by the paper's protocol, writing
+freely, and once more as the page reads. Its rows go into the README between their marks and its
+pictures into assets/. Answers are kept in OUT, so that every figure can be traced to a sentence.
+"""
+
+import argparse
+from pathlib import Path
+
+from feallm.predictor import MINI
+from train.feabench.run import ask_all
+from train.feabench.sets import load_set
+from train.feabench.systems import Deciding, Feallm
+from train.feabench.table import STAND_IN, draw_confusion, draw_units, filled, markdown
+from train.figures import README, inserted
+
+ASSETS = MINI.parent
+SETS = {"ferplus": "FER+ valid", "ckplus": "CK+"}
+
+
+def unread(runs: list[dict]) -> str:
+    """Return a sentence on the answers nothing could be read from."""
+    parts = [r[kind] for r in runs for kind in ("expression", "units") if kind in r]
+    count = sum(part["faces"] for part in parts)
+    refused, unreadable = (sum(p[s] for p in parts) for s in ("refused", "unreadable"))
+    return f"Of {count:,} answers {refused} were refusals and {unreadable} could not be read."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the zips")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the answers")
+    args = parser.parse_args()
+    runs = []
+    for system in (Feallm(str(MINI)), Deciding(str(MINI))):
+        for name in SETS:
+            out = args.out / name / system.name
+            runs.append(ask_all(system, load_set(name, args.data), out, benchmark=name))
+    page = [r for r in runs if r["system"] == system.name]
+    draw_confusion({SETS[r["benchmark"]]: r["expression"] for r in page}, ASSETS / "confusion.png")
+    draw_units({r["system"]: r["units"] for r in runs if "units" in r}, ASSETS / "units.png")
+    rows = [row for row in filled(STAND_IN, runs) if "published" not in row[0]]
+    command = "`python -m train.feabench.standin --data DATA --out results/standin`, in per cent:"
+    text = "\n\n".join([command, markdown(STAND_IN, rows), unread(runs)])
+    README.write_text(inserted(README.read_text("utf-8"), text, "stand-in"), encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
