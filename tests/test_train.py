@@ -47,6 +47,7 @@ from train.parts import StageError, choose_trainable
 from train.report import Meter
 from train.stage import TrainConfig, read_config
 from train.train import StageTrainer, answer_weights
+from train.variants import VARIANTS, cell
 
 ROOT = Path(__file__).parent.parent
 
@@ -411,7 +412,7 @@ def test_a_disturbed_question_keeps_its_ends_and_all_but_one_word():
         assert other.startswith("What ") and other.endswith(" show?") and len(kept) >= 8
 
 
-@pytest.mark.parametrize("variant", ablations.VARIANTS, ids=lambda v: v.name)
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
 def test_every_variant_starts_from_the_whole_models_eyes(variant, tmp_path, start):
     model, tokenizer = start
     torch.save(
@@ -460,8 +461,8 @@ def test_eyes_of_another_size_are_refused(tmp_path, start):
 
 
 def test_a_table_cell_has_mean_and_spread():
-    assert ablations.cell([0.5, 0.7]) == "60.0 ± 14.1"
-    assert ablations.cell([0.5]) == "50.0" and ablations.cell([None, None]) == ""
+    assert cell([0.5, 0.7]) == "60.0 ± 14.1"
+    assert cell([0.5]) == "50.0" and cell([None, None]) == ""
 
 
 def test_twins_of_validation_faces_are_found():

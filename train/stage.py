@@ -1,6 +1,6 @@
 """What a stage is: a YAML file, read into one typed object."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,8 @@ class TrainConfig:
 
     learning_rates: dict[str, float]
     """Module path -> its learning rate; the modules of this table are what is trained."""
+    architecture: dict = field(default_factory=dict)
+    """Fields of `FEALLMConfig` other than the paper's, for a model started from LLaVA."""
     lora: Lora | None = None
     """LoRA in the language model, trained beside them."""
     max_steps: int = -1

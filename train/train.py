@@ -230,6 +230,23 @@ def main() -> None:
         sys.exit(str(problem))
 
 
+def check_architecture(name: str, config: FEALLMConfig, asked: dict) -> None:
+    """Refuse a stage that asks for another architecture than a model has.
+
+    Raises:
+        StageError: there is no such field, or the model is no LLaVA any more and has it otherwise.
+    """
+    fields = config.to_dict()
+    for key, value in asked.items():
+        if key not in FEALLMConfig().to_dict():
+            raise StageError(f"architecture: a FEALLM has no {key}.")
+        if fields[key] != value:
+            raise StageError(
+                f"{name} has {key} {fields[key]}, not {value}: "
+                "only a start from LLaVA can change it."
+            )
+
+
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     config = read_config(args.config)
@@ -240,7 +257,8 @@ def run(args: argparse.Namespace) -> None:
         raise StageError(f"{args.model} is an adapter: merge it first (--merge), or take its base.")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    model_config = config_of(args.model)
+    model_config = config_of(args.model, **config.architecture)
+    check_architecture(args.model, model_config, config.architecture)
     processor = processor_of(args.model, model_config)
     if args.packs:
         data = packed_faces(Faces(args.packs, "train"), processor, config)
@@ -250,7 +268,7 @@ def run(args: argparse.Namespace) -> None:
         print(dry_run(config, model_config, data[0], args.quantization, dtype))
         return
     torch.manual_seed(config.seed)  # from LLaVA, the LCA and the MPP start at random
-    model = load_model(args.model, dtype, args.quantization, args.attention)
+    model = load_model(args.model, dtype, args.quantization, args.attention, **config.architecture)
     trainer = train(model, processor, config, data, args.out)
     try:
         save(trainer, processor, config, args.model)

@@ -13,6 +13,7 @@ says what the data is and how it came to be. Questions are drawn by seed from `t
 import argparse
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from feallm.facs import AUS, EXPRESSIONS
@@ -53,17 +54,46 @@ are not labelled: how the faces are spread over them is not known.
 """
 
 
-def row(entry: dict, index: int, seed: int) -> dict:
-    """Return one described frame as a row in LLaVA's layout."""
+def row(entry: dict, index: int, seed: int, kinds: Sequence[str] = KINDS) -> dict:
+    """Return one described frame as a row in LLaVA's layout, a turn for each of `kinds`."""
     rng = draws(seed, 0, index)
     turns = []
-    for kind in rng.sample(KINDS, len(KINDS)):
+    for kind in rng.sample(kinds, len(kinds)):
         turns.append({"from": "human", "value": ask(kind, rng)})
         turns.append({"from": "gpt", "value": entry[kind]})
     turns[0]["value"] = f"<image>\n{turns[0]['value']}"
     return {"id": Path(entry["image"]).with_suffix("").as_posix(), "image": entry["image"]} | {
         "conversations": turns
     }
+
+
+def rows(out: Path, split: str, seed: int, kinds: Sequence[str] = KINDS) -> list[dict]:
+    """Return the rows of a split, in the order of the frames.
+
+    Raises:
+        SystemExit: nothing was described.
+    """
+    entries = described(out)
+    return [row(e, i, seed, kinds) for i, e in enumerate(entries) if e["split"] == split]
+
+
+def described(out: Path) -> list[dict]:
+    """Return the described frames; answers come in the order they were given, these as the frames.
+
+    Raises:
+        SystemExit: there are none.
+    """
+    entries = read_lines(out / "described.jsonl")
+    if not entries:
+        raise SystemExit(f"{out} holds no described.jsonl: run train.fea.describe first.")
+    places = {e["image"]: i for i, e in enumerate(read_lines(out / "frames.jsonl"))}
+    return sorted(entries, key=lambda e: places.get(e["image"], len(places)))
+
+
+def write_rows(rows: list[dict], path: Path) -> None:
+    """Write rows as LLaVA's data is published."""
+    path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{len(rows):,} rows in {path}")
 
 
 def datasheet(entries: list[dict], dropped: int, seed: int) -> str:
@@ -96,17 +126,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    entries = read_lines(args.out / "described.jsonl")
-    if not entries:
-        raise SystemExit(f"{args.out} holds no described.jsonl: run train.fea.describe first.")
-    # answers come in the order they were given; the data follows the frames
-    places = {e["image"]: i for i, e in enumerate(read_lines(args.out / "frames.jsonl"))}
-    entries.sort(key=lambda e: places.get(e["image"], len(places)))
+    entries = described(args.out)
     for split in ("train", "test"):
-        rows = [row(e, i, args.seed) for i, e in enumerate(entries) if e["split"] == split]
-        path = args.out / f"fea_{split}.json"
-        path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"{len(rows):,} rows in {path}")
+        write_rows(rows(args.out, split, args.seed), args.out / f"fea_{split}.json")
     sheet = datasheet(entries, len(read_lines(args.out / "dropped.jsonl")), args.seed)
     (args.out / "DATASHEET.md").write_text(sheet, encoding="utf-8")
 

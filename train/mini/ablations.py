@@ -14,8 +14,6 @@ to print the table. The last line is one JSON object.
 
 import argparse
 import json
-import statistics
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,44 +29,11 @@ from train.result import save
 from train.sources import packed_faces
 from train.stage import FaceOptions, TrainConfig
 from train.train import train
+from train.variants import VARIANTS, Variant, cell, chosen
 
 VOCABULARY, CONVERSATIONS = 2048, 5_000
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One row: what differs from the whole model, in its configuration and in its data."""
-
-    name: str
-    paper: str
-    """Where the paper shows the same comparison."""
-    config: dict = field(default_factory=dict)
-    kinds: str = "eamsr"
-    """Turns it is tuned on (`train.mini.instruct`): e s summary, a m movement, r reasoning."""
-
-
-WHOLE = Variant("whole model", "all")
-VARIANTS = (
-    WHOLE,
-    Variant("without LCA", "Table 4", {"use_lca": False}),
-    Variant("without MPP", "Table 4", {"use_mpp": False}),
-    Variant("without LCA and MPP", "Table 4", {"use_lca": False, "use_mpp": False}),
-    Variant("summary only", "Table 3", kinds="es"),
-    Variant("movement only", "Table 3", kinds="am"),
-    Variant("summary and movement", "Table 3", kinds="eams"),
-    Variant("crops: edges only", "Figure 5", {"crop_groups": ("edge_half", "edge_three_quarters")}),
-    Variant(
-        "crops: corners only", "Figure 5", {"crop_groups": ("corner_half", "corner_three_quarters")}
-    ),
-    Variant("crops: halves only", "Figure 5", {"crop_groups": ("edge_half", "corner_half")}),
-    Variant(
-        "crops: three quarters only",
-        "Figure 5",
-        {"crop_groups": ("edge_three_quarters", "corner_three_quarters")},
-    ),
-    Variant("MPP without shallow features", "Figure 6", {"mpp_shallow": False}),
-    Variant("MPP without local features", "Figure 6", {"mpp_local": False}),
-)
 SCORES = ("FER+ accuracy", "FER+ mean recall", "CK+ mean recall", "CK+ mean F1 of the AUs")
 
 
@@ -80,11 +45,8 @@ def stage(variant: Variant, steps: int, seed: int) -> TrainConfig:
         "model.lca": 4e-4,
         "model.mpp": 4e-4,
     }
-    absent = {"model.lca": "use_lca", "model.mpp": "use_mpp"}
     return TrainConfig(
-        learning_rates={
-            k: v for k, v in rates.items() if variant.config.get(absent.get(k, ""), True)
-        },
+        learning_rates=variant.present(rates),
         max_steps=steps,
         batch_size=32,
         warmup_steps=40,
@@ -131,7 +93,7 @@ def measure(model: Path, packs: Path, variant: Variant, count: int) -> dict[str,
 
 def run(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, float | None]:
     """Train and measure one variant with one seed, or read what an earlier run measured."""
-    folder = args.out / variant.name.replace(" ", "-").replace(":", "") / str(seed)
+    folder = args.out / variant.folder / str(seed)
     kept = folder / "scores.json"
     asked = {"steps": args.steps, "faces": args.faces, "vision": str(args.vision)}
     if kept.is_file() and json.loads(kept.read_text())["asked"] != asked:
@@ -147,14 +109,6 @@ def run(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, floa
     return json.loads(kept.read_text())["scores"]
 
 
-def cell(values: list[float | None]) -> str:
-    """Return "72.1 ± 0.8" (mean and standard deviation over seeds), or "" for no answer."""
-    if None in values:
-        return ""
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.1f}{spread}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--packs", type=Path, required=True)
@@ -166,14 +120,14 @@ def main() -> None:
     names = [v.name for v in VARIANTS]
     parser.add_argument("--only", nargs="*", choices=names, help="default: all")
     args = parser.parse_args()
-    chosen = [v for v in VARIANTS if not args.only or v.name in args.only]
-    table = {v.name: [] for v in chosen}
+    variants = chosen(args.only)
+    table = {v.name: [] for v in variants}
     for seed in range(args.seeds):  # all variants of one seed first: a table is there early
-        for variant in chosen:
+        for variant in variants:
             table[variant.name].append(run(variant, seed, args))
     print(f"| variant | paper | {' | '.join(SCORES)} |")
     print("|---|---|" + "---|" * len(SCORES))
-    for variant in chosen:
+    for variant in variants:
         cells = [cell([scores[n] for scores in table[variant.name]]) for n in SCORES]
         print(f"| {variant.name} | {variant.paper} | {' | '.join(cells)} |")
     print(json.dumps({"steps": args.steps, "seeds": args.seeds, "scores": table}))
