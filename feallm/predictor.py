@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from feallm import prompts
+from feallm import memory, prompts
 from feallm.conversation import Message
 from feallm.crops import Crop, list_crops
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.generation import Reader, common_length, complete, stream
-from feallm.loading import load
+from feallm.loading import AS_LLAVA, ModelError, config_of, is_llava, load
 from feallm.talks import Talks
 
 MINI = Path(__file__).parent.parent / "assets" / "feallm-mini"
@@ -29,6 +29,8 @@ MINI = Path(__file__).parent.parent / "assets" / "feallm-mini"
 MAX_NEW_TOKENS = 320
 TINY = torch.finfo(torch.float32).tiny
 """Keeps a share of nothing at 0."""
+UNTUNED = "not tuned for faces"
+"""Said of a plain LLaVA wherever its answers are shown."""
 
 
 @dataclass(frozen=True, eq=False)  # no reading is another one: talks are kept by it
@@ -70,6 +72,23 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_of(name: str) -> torch.device:
+    """Return the device of an option: "auto" is `best_device`, else torch's name of one.
+
+    Raises:
+        ModelError: there is none of this name here.
+    """
+    if name == "auto":
+        return best_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"{name} is no device: say auto, cpu or cuda.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"There is no {name} here: say cpu, or auto.")
+    return device
+
+
 def best_dtype(device: torch.device) -> torch.dtype:
     """bf16 where the device computes in it, else fp32."""
     if device.type == "cuda":
@@ -81,12 +100,14 @@ class Predictor:
     """A loaded FEALLM that analyses faces and talks about them.
 
     Args:
-        model: folder or hub id of a FEALLM.
+        model: folder or hub id of a FEALLM, or of a LLaVA-1.5: that one is asked as it is
+            (`loading.AS_LLAVA`), and `tuned` is False.
         device, dtype: chosen by `best_device` and `best_dtype` when None.
         quantization: of the language model, one of `loading.QUANTIZATIONS`.
+        say: told the memory needed before anything is loaded, and what else to know of the model.
 
     Raises:
-        ModelError: nothing there, another kind of model, or weights missing.
+        ModelError: nothing there, another kind of model, weights missing, or too little memory.
     """
 
     def __init__(
@@ -95,13 +116,21 @@ class Predictor:
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         quantization: str | None = None,
+        say: Callable[[str], None] | None = None,
     ):
         self.name = Path(model).name if Path(model).is_dir() else str(model)
         self.device = device or best_device()
         self.dtype = dtype or best_dtype(self.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # where bitsandbytes puts what it quantizes
-        self.model, self.processor = load(model, self.dtype, quantization)
+        config = config_of(model, **AS_LLAVA)
+        self.tuned = not is_llava(model)
+        sentence = memory.check(self.name, config, self.device, self.dtype, quantization)
+        if say:
+            say(sentence)
+            if not self.tuned:
+                say(f"{self.name} is {UNTUNED}: it answers as plain LLaVA.")
+        self.model, self.processor = load(model, self.dtype, quantization, **AS_LLAVA)
         if quantization is None:
             self.model.to(self.device)
         self.model.eval()
@@ -136,11 +165,12 @@ class Predictor:
             reader, lambda k, chance: float(chance.mean()) > self.thresholds[k]
         )
         shares = self._expression_probabilities(reader, aus).mean(0)
+        del reader  # its cache makes room for the texts'
         probabilities = dict(zip(EXPRESSIONS, shares.tolist(), strict=True))
         expression = max(probabilities, key=probabilities.get)
         openings = (f"{expression}.", prompts.list_action_units(aus), "")
         written = self._texts(embeds, expression, aus, openings) if texts else openings
-        attention = fused["attention"]
+        attention, looks = fused["attention"], fused["looks"] if self.tuned else {}
         return Reading(
             expression=expression,
             expression_probabilities=probabilities,
@@ -151,7 +181,7 @@ class Predictor:
             reasoning=written[2],
             face=face,
             attention=None if attention is None else _numpy(attention[0]),
-            looks={n: (_numpy(p[0]), _numpy(w[0])) for n, (p, w) in fused["looks"].items()},
+            looks={n: (_numpy(p[0]), _numpy(w[0])) for n, (p, w) in looks.items()},
             image_embeds=embeds.cpu(),
         )
 
