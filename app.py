@@ -12,7 +12,6 @@ the model's calls run on the lent GPU.
 
 import argparse
 import os
-import sys
 import tempfile
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: no look-ups at all
@@ -25,11 +24,10 @@ try:
 except ImportError:
     spaces = None
 
-import torch
-
 from feallm import Predictor
+from feallm.__main__ import tell
 from feallm.loading import QUANTIZATIONS
-from feallm.predictor import MINI
+from feallm.predictor import MINI, device_of
 from page.layout import KEEP_SECONDS, build_apology, build_demo
 from page.theme import launch_options
 
@@ -58,10 +56,12 @@ def main() -> None:
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument(
-        "--model", default=env("FEALLM_MODEL", str(MINI)), help="folder or hub id of a FEALLM"
+        "--model",
+        default=env("FEALLM_MODEL", str(MINI)),
+        help="folder or hub id of a FEALLM, or LLaVA-1.5",
     )
     parser.add_argument(
-        "--device", default=env("FEALLM_DEVICE"), help="cpu, cuda, cuda:1; by default what is there"
+        "--device", default=env("FEALLM_DEVICE", "auto"), help="auto, cpu, cuda, cuda:1"
     )
     parser.add_argument(
         "--quantization",
@@ -88,12 +88,12 @@ def main() -> None:
     if not 0 < 60 * args.keep_minutes <= KEEP_SECONDS:
         parser.error(f"The page promises an hour: keep at most {KEEP_SECONDS // 60} minutes.")
     try:
-        device = torch.device(args.device) if args.device else None
-        predictor = Predictor(args.model, device, quantization=args.quantization)
+        device = device_of(args.device)
+        predictor = Predictor(args.model, device, quantization=args.quantization, say=tell)
         lend_gpu(predictor)
         demo = build_demo(predictor, queue=args.queue, keep=60 * args.keep_minutes)
-    except RuntimeError as problem:  # a ModelError, or no such device
-        print(problem, file=sys.stderr)
+    except RuntimeError as problem:  # a ModelError, or what the device has to say
+        tell(problem)
         lend_gpu(None)
         # a host's visitors never see its log: the page must say it
         demo = build_apology()

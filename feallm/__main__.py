@@ -23,7 +23,7 @@ from feallm.faces import NO_FACE, align_face, caveat, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, describe
 from feallm.loading import QUANTIZATIONS, ModelError
 from feallm.photos import BadPhoto, open_photo
-from feallm.predictor import MINI
+from feallm.predictor import MINI, UNTUNED, device_of
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
@@ -66,7 +66,12 @@ def analyse_photo(
             **to_json(reading),
             "model": predictor.name,
         }
-        notes = " ".join(filter(None, (note, caveat(face, photo) if face else "")))
+        doubts = (
+            note,
+            caveat(face, photo) if face else "",
+            "" if predictor.tuned else f"The model is {UNTUNED}.",
+        )
+        notes = " ".join(filter(None, doubts))
         if notes:
             result["note"] = notes
         if question:
@@ -85,6 +90,10 @@ def csv_row(result: dict) -> dict:
     return row | {
         f"P(AU{k})": result.get("action_unit_probabilities", {}).get(f"AU{k}") for k in AUS
     }
+
+
+def tell(words: object) -> None:
+    print(words, file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -106,8 +115,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--model",
         default=str(MINI),
         metavar="DIR_OR_HUB_ID",
-        help="a FEALLM (default: feallm-mini)",
+        help="a FEALLM, or a plain LLaVA-1.5 (default: feallm-mini)",
     )
+    parser.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, cuda:1")
     parser.add_argument(
         "--quantization", choices=QUANTIZATIONS, help="of a large model's language part"
     )
@@ -125,13 +135,15 @@ def main(arguments: list[str] | None = None) -> int:
     if not photos:
         parser.error("There is no picture in the folders given.")
     try:
-        predictor = Predictor(args.model, quantization=args.quantization)
+        predictor = Predictor(
+            args.model, device_of(args.device), quantization=args.quantization, say=tell
+        )
     except ModelError as problem:
-        print(problem, file=sys.stderr)
+        tell(problem)
         return 2
     rows, usable = [], 0
     for number, path in enumerate(photos, 1):
-        print(f"[{number}/{len(photos)}] {path}", file=sys.stderr)
+        tell(f"[{number}/{len(photos)}] {path}")
         for result in analyse_photo(predictor, path, args.face_crop, args.ask):
             usable += "error" not in result
             rows.append(csv_row(result))
@@ -141,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
             table = csv.DictWriter(file, rows[0].keys())
             table.writeheader()
             table.writerows(rows)
-        print(f"{len(rows)} rows in {args.csv}", file=sys.stderr)
+        tell(f"{len(rows)} rows in {args.csv}")
     return 0 if usable else 1
 
 

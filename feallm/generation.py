@@ -30,37 +30,71 @@ def embed(model: Model, input_ids: torch.Tensor, image_embeds: torch.Tensor) -> 
     return embeds.masked_scatter(mask.unsqueeze(-1), image_embeds.to(embeds))
 
 
+def common_length(lists: list[list[int]]) -> int:
+    """Return the length of the beginning that all lists share."""
+    length = 0
+    for column in zip(*lists, strict=False):
+        if len(set(column)) > 1:
+            break
+        length += 1
+    return length
+
+
 class Reader:
     """One conversation's key-value cache: reads ids, tells what could come next, steps back.
 
-    Several faces may be asked the same at once: each is a row. `logits` (B, V) are the fp32 scores
-    of the token after the last one read.
+    Several faces may be asked the same at once: each is a row of `image_embeds` (B, K, D_t).
+    `ids` are those in the cache; `logits` (B, V) are the fp32 scores of the token after them.
     """
 
-    def __init__(self, model: Model, input_ids: list[int], image_embeds: torch.Tensor):
-        self.model, self.rows = model, len(image_embeds)
-        self.cache, self.length = DynamicCache(config=model.config.text_config), 0
-        self._advance(embed(model, self._tensor(input_ids), image_embeds))
+    def __init__(self, model: Model, image_embeds: torch.Tensor):
+        self.model, self.image_embeds = model, image_embeds
+        self.cache = DynamicCache(config=model.config.text_config)
+        self.ids: list[int] = []
+
+    def turn_to(self, ids: list[int]) -> None:
+        """Read a conversation about the faces; of its beginning, what was read before is kept."""
+        shared = common_length([self.ids, ids[:-1]])  # the last id is read for its logits
+        if self.model.config.image_token_id in ids[shared:]:
+            shared = 0
+        self._forget(shared)
+        tensor = self._tensor(ids[shared:])
+        if shared:
+            self._advance(ids[shared:], self.model.get_input_embeddings()(tensor))
+        else:
+            self._advance(ids, embed(self.model, tensor, self.image_embeds))
 
     def read(self, ids: list[int]) -> None:
         """Read more ids (no image among them)."""
         if ids:
-            self._advance(self.model.get_input_embeddings()(self._tensor(ids)))
+            self._advance(ids, self.model.get_input_embeddings()(self._tensor(ids)))
 
     def _tensor(self, ids: list[int]) -> torch.Tensor:
-        return torch.tensor([ids], device=self.model.device).expand(self.rows, -1)
+        return torch.tensor([ids], device=self.model.device).expand(len(self.image_embeds), -1)
 
-    def _advance(self, embeds: torch.Tensor) -> None:
+    def _advance(self, ids: list[int], embeds: torch.Tensor) -> None:
         out = self.model.model.language_model(
             inputs_embeds=embeds, past_key_values=self.cache, use_cache=True
         )
-        self.length += embeds.shape[1]
+        self.ids += ids
         self.logits = self.model.lm_head(out.last_hidden_state[:, -1]).float()
 
+    def _forget(self, length: int) -> None:
+        """Forget all but the first `length` ids."""
+        self.cache.crop(length - len(self.ids))
+        del self.ids[length:]
+
     def back_to(self, length: int, logits: torch.Tensor) -> None:
-        """Forget all but the first `length` tokens; `logits` as they were then."""
-        self.cache.crop(length - self.length)
-        self.length, self.logits = length, logits
+        """Forget all but the first `length` ids; `logits` as they were then."""
+        self._forget(length)
+        self.logits = logits
+
+    @property
+    def nbytes(self) -> int:
+        """The cache's size in memory."""
+        return sum(
+            part.nbytes for layer in self.cache.layers for part in (layer.keys, layer.values)
+        )
 
     def masses(self, options: list[list[int]]) -> torch.Tensor:
         """Return (B, n): the probability of each option as the text's continuation.
@@ -68,9 +102,9 @@ class Reader:
         An option's mass is that of its shortest beginning no other option shares. One cached walk;
         the reader is left where it was.
         """
-        length, logits = self.length, self.logits
+        length, logits = len(self.ids), self.logits
         chance = logits.softmax(-1)  # (B, V)
-        result = torch.zeros(self.rows, len(options), device=logits.device)
+        result = torch.zeros(len(logits), len(options), device=logits.device)
         for token in dict.fromkeys(o[0] for o in options):
             here = [i for i, o in enumerate(options) if o[0] == token]
             result[:, here] = chance[:, token, None]

@@ -5,12 +5,15 @@
 | `config.json` of type feallm | a whole FEALLM |
 | `adapter_config.json` beside it | a trained FEALLM as a peft adapter of another model |
 | `config.json` of type llava | LLaVA-1.5, to start from: only the LCA and the MPP are new |
+
+Weights that are missing, or of another shape, are listed and nothing is loaded.
 """
 
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import load_peft_weights
 from safetensors import SafetensorError
 from transformers import AutoConfig, BitsAndBytesConfig, LlavaProcessor
 from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
@@ -24,6 +27,11 @@ NOT_QUANTIZED = (
 """Kept as they are: what is small or trained. bitsandbytes wants the whole paths: short names skip
 nothing, without a word."""
 QUANTIZATIONS = ("nf4", "int8")
+LISTED = 20
+"""Weights at most that an error names of each kind; it counts the rest."""
+AS_LLAVA = {"mpp_residual": "identity", "use_lca": False}
+"""What makes a LLaVA that is opened to be asked exactly LLaVA: the MPP's fusion adds nothing before
+it was trained, and there is no F_local, an untrained token in the language model's sight."""
 
 
 class ModelError(RuntimeError):
@@ -78,7 +86,7 @@ def load_model(
         adapter = adapter_of(name)
         base = adapter.base_model_name_or_path if adapter else name
         config = config_of(name, **changes)
-        is_start = AutoConfig.from_pretrained(base).model_type == "llava"
+        is_start = is_llava(base)
         model, info = FEALLMForConditionalGeneration.from_pretrained(
             base,
             config=config,
@@ -86,21 +94,53 @@ def load_model(
             attn_implementation=attention,
             quantization_config=quantization_config(quantization, dtype),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # listed below; else only a log would name them
         )
+        new = ("model.lca.", "model.mpp.") if is_start else ()
+        missing = [k for k in sorted(info["missing_keys"]) if not k.startswith(new or "\0")]
+        # a mismatched key comes with both its shapes
+        _refuse_holes(base, missing, [str(k) for k in sorted(info["mismatched_keys"])])
         if adapter:
-            model = PeftModel.from_pretrained(model, name)
+            model = _with_adapter(model, name, adapter)
             model = model.get_base_model() if quantization else model.merge_and_unload()
     except (OSError, ValueError, SafetensorError) as error:
         raise _cannot_load(name, error) from error
-    new = ("model.lca.", "model.mpp.") if is_start else ()
-    wrong = [
-        f"{kind}: {', '.join(keys[:5])}"
-        for kind in ("missing_keys", "mismatched_keys")
-        if (keys := [k for k in sorted(map(str, info[kind])) if not k.startswith(new or "\0")])
-    ]
-    if wrong:
-        raise ModelError(f"The weights in {base} are incomplete. {'; '.join(wrong)}")
     return model
+
+
+def _with_adapter(
+    model: FEALLMForConditionalGeneration, name: str | Path, adapter: PeftConfig
+) -> PeftModel:
+    # not PeftModel.from_pretrained: of what is missing it warns, or names the first
+    model = PeftModel(model, adapter)
+    there = load_peft_weights(str(name), device="cpu")
+    wanted = get_peft_model_state_dict(model)
+    missing = sorted(wanted.keys() - there.keys())
+    both = sorted(wanted.keys() & there.keys())
+    other = [
+        f"{k} {tuple(there[k].shape)} for {tuple(wanted[k].shape)}"
+        for k in both
+        if there[k].shape != wanted[k].shape
+    ]
+    _refuse_holes(name, missing, other)
+    set_peft_model_state_dict(model, there)
+    return model
+
+
+def _refuse_holes(name: str | Path, missing: list[str], mismatched: list[str]) -> None:
+    holes = {"missing": missing, "of another shape": mismatched}
+    listed = [
+        f"{len(keys)} {kind}: {', '.join(keys[:LISTED])}{', ...' * (len(keys) > LISTED)}"
+        for kind, keys in holes.items()
+        if keys
+    ]
+    if listed:
+        raise ModelError(f"The weights in {name} are incomplete. {'; '.join(listed)}")
+
+
+def is_llava(name: str | Path) -> bool:
+    """Tell whether a folder or hub id holds a plain LLaVA; where it does not exist, OSError."""
+    return AutoConfig.from_pretrained(name).model_type == "llava"
 
 
 def adapter_of(name: str | Path) -> PeftConfig | None:

@@ -16,21 +16,24 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from feallm import prompts
+from feallm import memory, prompts
 from feallm.conversation import Message
 from feallm.crops import Crop, list_crops
 from feallm.facs import AUS, EXPRESSIONS
-from feallm.generation import Reader, complete, stream
-from feallm.loading import load
+from feallm.generation import Reader, common_length, complete, stream
+from feallm.loading import AS_LLAVA, ModelError, config_of, is_llava, load
+from feallm.talks import Talks
 
 MINI = Path(__file__).parent.parent / "assets" / "feallm-mini"
 """The model that needs no download."""
 MAX_NEW_TOKENS = 320
 TINY = torch.finfo(torch.float32).tiny
 """Keeps a share of nothing at 0."""
+UNTUNED = "not tuned for faces"
+"""Said of a plain LLaVA wherever its answers are shown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # no reading is another one: talks are kept by it
 class Reading:
     """What the model sees in one face.
 
@@ -69,6 +72,23 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_of(name: str) -> torch.device:
+    """Return the device of an option: "auto" is `best_device`, else torch's name of one.
+
+    Raises:
+        ModelError: there is none of this name here.
+    """
+    if name == "auto":
+        return best_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"{name} is no device: say auto, cpu or cuda.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"There is no {name} here: say cpu, or auto.")
+    return device
+
+
 def best_dtype(device: torch.device) -> torch.dtype:
     """bf16 where the device computes in it, else fp32."""
     if device.type == "cuda":
@@ -80,12 +100,14 @@ class Predictor:
     """A loaded FEALLM that analyses faces and talks about them.
 
     Args:
-        model: folder or hub id of a FEALLM.
+        model: folder or hub id of a FEALLM, or of a LLaVA-1.5: that one is asked as it is
+            (`loading.AS_LLAVA`), and `tuned` is False.
         device, dtype: chosen by `best_device` and `best_dtype` when None.
         quantization: of the language model, one of `loading.QUANTIZATIONS`.
+        say: told the memory needed before anything is loaded, and what else to know of the model.
 
     Raises:
-        ModelError: nothing there, another kind of model, or weights missing.
+        ModelError: nothing there, another kind of model, weights missing, or too little memory.
     """
 
     def __init__(
@@ -94,17 +116,26 @@ class Predictor:
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         quantization: str | None = None,
+        say: Callable[[str], None] | None = None,
     ):
         self.name = Path(model).name if Path(model).is_dir() else str(model)
         self.device = device or best_device()
         self.dtype = dtype or best_dtype(self.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # where bitsandbytes puts what it quantizes
-        self.model, self.processor = load(model, self.dtype, quantization)
+        config = config_of(model, **AS_LLAVA)
+        self.tuned = not is_llava(model)
+        sentence = memory.check(self.name, config, self.device, self.dtype, quantization)
+        if say:
+            say(sentence)
+            if not self.tuned:
+                say(f"{self.name} is {UNTUNED}: it answers as plain LLaVA.")
+        self.model, self.processor = load(model, self.dtype, quantization, **AS_LLAVA)
         if quantization is None:
             self.model.to(self.device)
         self.model.eval()
         self.tokenizer = self.processor.tokenizer
+        self._talks = Talks(self.model)
 
     @property
     def face_size(self) -> int:
@@ -129,16 +160,17 @@ class Predictor:
         the list of action units, and nothing; that is all an evaluation needs.
         """
         fused, both = self._encode([face, ImageOps.mirror(face)])
-        embeds = both[:1]
+        embeds, reader = both[:1], Reader(self.model, both)
         aus, chances = self._decide_action_units(
-            both, lambda k, chance: float(chance.mean()) > self.thresholds[k]
+            reader, lambda k, chance: float(chance.mean()) > self.thresholds[k]
         )
-        shares = self._expression_probabilities(both, aus).mean(0)
+        shares = self._expression_probabilities(reader, aus).mean(0)
+        del reader  # its cache makes room for the texts'
         probabilities = dict(zip(EXPRESSIONS, shares.tolist(), strict=True))
         expression = max(probabilities, key=probabilities.get)
         openings = (f"{expression}.", prompts.list_action_units(aus), "")
         written = self._texts(embeds, expression, aus, openings) if texts else openings
-        attention = fused["attention"]
+        attention, looks = fused["attention"], fused["looks"] if self.tuned else {}
         return Reading(
             expression=expression,
             expression_probabilities=probabilities,
@@ -149,7 +181,7 @@ class Predictor:
             reasoning=written[2],
             face=face,
             attention=None if attention is None else _numpy(attention[0]),
-            looks={n: (_numpy(p[0]), _numpy(w[0])) for n, (p, w) in fused["looks"].items()},
+            looks={n: (_numpy(p[0]), _numpy(w[0])) for n, (p, w) in looks.items()},
             image_embeds=embeds.cpu(),
         )
 
@@ -165,8 +197,9 @@ class Predictor:
             one face.
         """
         _, embeds = self._encode([*faces, *map(ImageOps.mirror, faces)])
-        units = self._decide_action_units(embeds, lambda k, _: k in active)[1]
-        shares = self._expression_probabilities(embeds, active)
+        reader = Reader(self.model, embeds)
+        units = self._decide_action_units(reader, lambda k, _: k in active)[1]
+        shares = self._expression_probabilities(reader, active)
         halves = (2, len(faces), -1)  # the faces, then their mirror images
         return _numpy(shares.view(halves).mean(0)), _numpy(units.view(halves).mean(0))
 
@@ -220,29 +253,31 @@ class Predictor:
         """Yield pieces of the answer to a talk about a face; its last message is the question.
 
         The model first reads its own short answers about the face, so that the talk and the
-        analysis agree.
+        analysis agree. Of a follow-up question it reads only what it has not read yet (`Talks`).
 
         Raises:
             QuestionTooLong, ValueError: as `fitting`.
         """
         _, ids = self._fit(reading, messages)
         generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
-        # inference_mode does not survive a yield into other code: it is entered for each step
-        with torch.inference_mode():
-            reader = Reader(self.model, ids, reading.image_embeds)
-        tokens = stream(reader, self.tokenizer.eos_token_id, MAX_NEW_TOKENS, temperature, generator)
         written: list[int] = []
         shown = ""
-        while True:
+        with self._talks.reader(reading) as reader:
+            # inference_mode does not survive a yield into other code: it is entered for each step
             with torch.inference_mode():
-                token = next(tokens, None)
-            if token is None:
-                return
-            written.append(token)
-            text = self.tokenizer.decode(written, skip_special_tokens=True)
-            if not text.endswith("\ufffd"):  # a letter of several bytes is still incomplete
-                yield text[len(shown) :]
-                shown = text
+                reader.turn_to(ids)
+            eos = self.tokenizer.eos_token_id
+            tokens = stream(reader, eos, MAX_NEW_TOKENS, temperature, generator)
+            while True:
+                with torch.inference_mode():
+                    token = next(tokens, None)
+                if token is None:
+                    return
+                written.append(token)
+                text = self.tokenizer.decode(written, skip_special_tokens=True)
+                if not text.endswith("\ufffd"):  # a letter of several bytes is still incomplete
+                    yield text[len(shown) :]
+                    shown = text
 
     def _encode(self, faces: Sequence[Image.Image]) -> tuple[dict, torch.Tensor]:
         """`FEALLMModel.fuse` of B faces, and their image tokens (B, K, D_t)."""
@@ -267,36 +302,35 @@ class Predictor:
     def _words(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _reader(
-        self, question: str, embeds: torch.Tensor, before: Sequence[Message] = ()
-    ) -> Reader:
+    def _ask(self, reader: Reader, question: str, before: Sequence[Message] = ()) -> None:
         ids, _ = self.processor.conversation([*before, {"role": "user", "content": question}])
-        return Reader(self.model, ids, embeds)
+        reader.turn_to(ids)
 
-    def _expression_probabilities(self, embeds: torch.Tensor, aus: tuple[int, ...]) -> torch.Tensor:
+    def _expression_probabilities(self, reader: Reader, aus: tuple[int, ...]) -> torch.Tensor:
         """(B, 7): geometric mean of the chances when asked at once and after the units."""
         options = [self._words(f"{e}.") for e in EXPRESSIONS]
-        alone = self._reader(prompts.EXPRESSION_QUESTION, embeds)
-        after = self._reader(prompts.EXPRESSION_QUESTION, embeds, self._known_units(aus))
-        weights = (alone.masses(options) * after.masses(options)).sqrt()
+        self._ask(reader, prompts.EXPRESSION_QUESTION, self._known_units(aus))
+        after = reader.masses(options)
+        self._ask(reader, prompts.EXPRESSION_QUESTION)
+        weights = (reader.masses(options) * after).sqrt()
         return weights / weights.sum(-1, keepdim=True).clamp(min=TINY)
 
     def _decide_action_units(
-        self, embeds: torch.Tensor, decide: Callable[[int, torch.Tensor], bool]
+        self, reader: Reader, decide: Callable[[int, torch.Tensor], bool]
     ) -> tuple[tuple[int, ...], torch.Tensor]:
         """Walk the ascending list; return what was decided and the chances (B, 12).
 
         A unit's chance is the mass on naming it next, of that on naming it or a later one or none.
         `decide` is given the unit and its chances (B,): one list for all faces.
         """
-        reader = self._reader(prompts.ACTION_UNITS_QUESTION, embeds)
+        self._ask(reader, prompts.ACTION_UNITS_QUESTION)
         active: tuple[int, ...] = ()
         chances: dict[int, torch.Tensor] = {}
         read = 0
         while later := prompts.later_action_units(active[-1] if active else None):
             texts = [prompts.list_action_units((*active, k))[:-1] for k in later]
             options = [self._words(t) for t in [*texts, prompts.list_action_units(active)]]
-            common = _common_length(options)
+            common = common_length([o[:-1] for o in options])  # each has a token left to weigh
             reader.read(options[0][read:common])
             read = common
             masses = reader.masses([o[common:] for o in options])
@@ -350,11 +384,3 @@ class Predictor:
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.float().cpu().numpy()
-
-
-def _common_length(options: list[list[int]]) -> int:
-    """Length of the beginning all options share; always short of the shortest one."""
-    length = 0
-    while all(len(o) > length + 1 for o in options) and len({o[length] for o in options}) == 1:
-        length += 1
-    return length

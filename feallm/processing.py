@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoProcessor, BatchFeature, LlavaProcessor
+from transformers.image_utils import make_flat_list_of_images
 
 from feallm.configuration import CROP_GROUPS, FEALLMConfig
 from feallm.conversation import Message, encode
@@ -110,7 +111,7 @@ class FEALLMProcessor(LlavaProcessor):
     def __call__(self, images=None, text=None, **kwargs) -> BatchFeature:
         """`LlavaProcessor.__call__` with `pixel_values_local` added; images are aligned faces."""
         if images is not None:
-            images = [self._shaded(i) for i in (images if isinstance(images, list) else [images])]
+            images = [self._shaded(i) for i in make_flat_list_of_images(images)]  # chats nest them
         inputs = super().__call__(images=images, text=text, **kwargs)
         if images is not None and self.crop_groups:
             inputs["pixel_values_local"] = cut_crops(

@@ -90,7 +90,9 @@ class Handlers:
         self.predictor, self.parts = predictor, parts
 
     def greet(self) -> dict:
-        return {"model": self.predictor.name, "device": str(self.predictor.device).upper()}
+        predictor = self.predictor
+        device = str(predictor.device).upper()
+        return {"model": predictor.name, "device": device, "untuned": not predictor.tuned}
 
     # --- the photo
 

@@ -21,7 +21,7 @@ from page.theme import launch_options
 class StandIn:
     """Answers at once, and says which face it was asked about."""
 
-    name, device, face_size = "stand-in", torch.device("cpu"), 96
+    name, device, face_size, tuned = "stand-in", torch.device("cpu"), 96, True
     thresholds = dict.fromkeys(AUS, 0.5)
     crops = list_crops(list(CROP_GROUPS))
 

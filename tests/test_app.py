@@ -489,6 +489,22 @@ def test_units_and_the_map_are_reached_by_keyboard(page, portrait):
     assert told.inner_text().split(" → ")[0] != first.split(" → ")[0]
 
 
+def test_a_model_that_was_not_tuned_is_labelled_on_every_screen(browser, page):
+    expect(page.get_by_text("not tuned for faces")).to_have_count(0)
+    plain = StandIn()
+    plain.tuned = False
+    demo, url = serve(plain)
+    for width in (1440, 390):
+        context = browser.new_context(viewport={"width": width, "height": 844})
+        page = context.new_page()
+        page.goto(url)
+        expect(page.get_by_text("not tuned for faces")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        axe_finds_nothing(page)
+        context.close()
+    demo.close()
+
+
 def test_without_a_model_the_page_says_so(browser):
     demo = build_apology()
     options = launch_options()

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from benchmarks.inference import plot, table
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,3 +39,39 @@ def test_the_page_benchmark_ends_in_one_json_line():
         0 < median <= worst for k, v in result.items() if k != "started_s" for median, worst in [v]
     )
     assert result["weight_kb"][1] <= 400
+
+
+def test_the_inference_table_leaves_empty_what_was_not_measured(tmp_path):
+    growth = {1: 0.5, 2: 0.75, 4: 1.0}
+    result = {
+        "device": "a CPU",
+        "layers": 2,
+        "prefill_s": {"llava": 2.0, "feallm": 2.1},
+        "prefill_ratio": 1.05,
+        "tokens_per_second": {"llava": 4.0, "feallm": 5.0},
+        "decoding_ratio": 1.25,
+        "first_question_s": 1.0,
+        "follow_up_s": 0.2,
+        "follow_up_ratio": 0.2,
+        "nf4_peak_gb": None,
+        "streams": growth,
+        "turns": growth,
+        "faces": growth,
+    }
+    lines = table(result).splitlines()
+    assert lines[2] == "| prefill | 2 s | 2.1 s | 1.05 | <= 1.05 |"
+    assert lines[3].startswith("| decoding | 4 tokens/s | 5 tokens/s | 1.25 |")
+    assert lines[4] == "| first question, follow-up |  | 1 s, 0.2 s | 0.2 | <= 0.35 |"
+    assert lines[5] == "| peak memory in NF4 |  |  |  | <= 6.5 |"
+    assert "Seconds by turns (first token): 1: 0.5, 2: 0.75, 4: 1" in lines
+    plot(result, tmp_path / "growth.png")
+    assert Image.open(tmp_path / "growth.png").size[0] > 1000
+
+
+@pytest.mark.slow
+def test_the_inference_benchmark_ends_in_one_json_line():
+    options = ("--layers", "1", "--tokens", "2", "--repeats", "1", "--threads", "1")
+    result = run("benchmarks.inference", *options)
+    assert result["layers"] == 1 and result["nf4_peak_gb"] is None
+    assert 0 < result["follow_up_s"] < result["first_question_s"]
+    assert set(result["faces"]) == {"1", "2", "4", "8", "12"}

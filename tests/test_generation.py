@@ -18,6 +18,12 @@ def setup_model():
         return model, inputs, torch.stack(tokens.pooler_output)
 
 
+def read(model, ids: list[int], embeds: torch.Tensor) -> Reader:
+    reader = Reader(model, embeds)
+    reader.turn_to(ids)
+    return reader
+
+
 def uncached(model, inputs, steps: int) -> list[int]:
     ids, written = inputs["input_ids"], []
     for _ in range(steps):
@@ -33,7 +39,7 @@ def uncached(model, inputs, steps: int) -> list[int]:
 @torch.inference_mode()
 def test_streaming_equals_uncached():
     model, inputs, embeds = setup_model()
-    reader = Reader(model, inputs["input_ids"][0].tolist(), embeds)
+    reader = read(model, inputs["input_ids"][0].tolist(), embeds)
     assert list(stream(reader, 2, 12)) == uncached(model, inputs, 12)
 
 
@@ -53,7 +59,7 @@ def test_a_batch_of_different_lengths_equals_one_by_one():
 def test_masses_are_products_of_the_models_probabilities():
     model, inputs, embeds = setup_model()
     ids = inputs["input_ids"][0].tolist()
-    reader = Reader(model, ids, embeds)
+    reader = read(model, ids, embeds)
     before = reader.logits.clone()
     options = [[5], [7, 8, 9], [7, 8, 10], [7, 11]]
     masses = reader.masses(options)[0].tolist()
@@ -68,7 +74,7 @@ def test_masses_are_products_of_the_models_probabilities():
     assert masses[2] == pytest.approx(seven * chance([7], 8) * chance([7, 8], 10), rel=1e-4)
     assert masses[3] == pytest.approx(seven * chance([7], 11), rel=1e-4)
     # and the reader is where it was
-    assert reader.length == len(ids)
+    assert reader.ids == ids
     torch.testing.assert_close(reader.logits, before)
     assert list(stream(reader, 2, 6)) == uncached(model, inputs, 6)
 
@@ -76,12 +82,12 @@ def test_masses_are_products_of_the_models_probabilities():
 @torch.inference_mode()
 def test_stopping_writes_no_more():
     model, inputs, embeds = setup_model()
-    reader = Reader(model, inputs["input_ids"][0].tolist(), embeds)
+    reader = read(model, inputs["input_ids"][0].tolist(), embeds)
     tokens = stream(reader, eos_token_id=-1, max_new_tokens=50)
     next(tokens)
-    length = reader.length
+    length = len(reader.ids)
     tokens.close()
-    assert reader.length == length
+    assert len(reader.ids) == length
 
 
 def test_placeholders_that_do_not_match_raise():

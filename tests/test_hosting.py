@@ -73,9 +73,9 @@ def test_a_space_starts_even_when_the_model_cannot_be_loaded(monkeypatch, lender
 def test_options_come_from_the_environment(monkeypatch, launched):
     seen = {}
 
-    def load(model, device, quantization):
+    def load(model, device, quantization, say):
         seen.update(model=model, device=device, quantization=quantization)
-        return SimpleNamespace(name="seen", device=device)
+        return SimpleNamespace(name="seen", device=device, tuned=True)
 
     monkeypatch.setattr(app, "Predictor", load)
     values = {"MODEL": "there", "DEVICE": "cpu", "HOST": "0.0.0.0", "PORT": "8123", "QUEUE": "7"}

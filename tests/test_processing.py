@@ -39,3 +39,5 @@ def test_the_standard_call_gives_the_same_pixels(predictor):
     )
     image = processor.image_token_id
     assert int((theirs["input_ids"] == image).sum()) == processor.num_image_tokens
+    nested = processor(images=[[face]], text="USER: <image>\nWhy?", return_tensors="pt")
+    torch.testing.assert_close(nested["pixel_values"], theirs["pixel_values"])  # as chats give it

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration
+from feallm.memory import BYTES, can_be_quantized
 from train.parts import Lora, choose_trainable
 
 PEAK = {
@@ -23,8 +24,6 @@ PEAK = {
 }
 """Dense bf16 operations per second by the maker's data sheet."""
 SHARE_OF_PEAK = 0.4
-BYTES = {"int8": 1.0, "nf4": 0.53}
-"""Of a quantized weight of the language model; NF4 with its doubly quantised scales."""
 TRAINED_BYTES = 4 + 4 + 8
 """Of a trained weight: fp32, its gradient and AdamW's two moments."""
 
@@ -91,8 +90,7 @@ def plan(
     quantized = 0
     for name, parameter in model.named_parameters():
         counts[parameter.requires_grad] += parameter.numel()
-        is_linear = ".language_model.layers." in name and parameter.dim() == 2
-        if quantization and is_linear and not parameter.requires_grad:
+        if quantization and can_be_quantized(name, parameter) and not parameter.requires_grad:
             quantized += parameter.numel()
     weights = weight_bytes * (counts[False] - quantized)
     weights += BYTES.get(quantization, 0) * quantized

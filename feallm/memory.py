@@ -1,0 +1,84 @@
+"""The memory a model takes to run, told from its configuration before anything is loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from feallm import FEALLMConfig, FEALLMForConditionalGeneration
+from feallm.loading import ModelError
+
+BYTES = {"int8": 1.0, "nf4": 0.53}
+"""Of a quantized weight of the language model; NF4 with its doubly quantised scales."""
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes: of the weights, and of the key-value cache of the longest talk the model can hold."""
+
+    weights: float
+    talk: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.talk
+
+
+def can_be_quantized(name: str, parameter: torch.Tensor) -> bool:
+    """Tell whether bitsandbytes quantizes this parameter: a linear map of the language model."""
+    return ".language_model.layers." in name and parameter.dim() == 2
+
+
+def need(config: FEALLMConfig, dtype: torch.dtype, quantization: str | None) -> Need:
+    """Return what a model of these sizes needs; nothing is allocated."""
+    with torch.device("meta"):
+        model = FEALLMForConditionalGeneration(config)
+    weights = 0.0
+    for name, parameter in model.named_parameters():
+        quantized = quantization and can_be_quantized(name, parameter)
+        weights += parameter.numel() * (BYTES[quantization] if quantized else dtype.itemsize)
+    text = config.text_config
+    width = text.num_key_value_heads * text.head_dim
+    cached = 2 * text.num_hidden_layers * width  # a key and a value for each token and layer
+    return Need(weights, cached * text.max_position_embeddings * dtype.itemsize)
+
+
+def free(device: torch.device) -> int:
+    """Return the bytes that can still be had on a device; a container's limit counts too."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    available = psutil.virtual_memory().available
+    limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.exists() else "max"
+    return available if limit == "max" else min(available, int(limit))
+
+
+def check(
+    name: str,
+    config: FEALLMConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str | None,
+) -> str:
+    """Return a sentence on the memory a model needs.
+
+    Raises:
+        ModelError: there is less; its text says what would help.
+    """
+    needed, there = need(config, dtype, quantization).total, free(device)
+    kind = quantization or str(dtype).removeprefix("torch.")
+    sentence = (
+        f"{name} needs about {_gib(needed)} of memory on {device} ({kind}); {_gib(there)} are free."
+    )
+    if needed <= there:
+        return sentence
+    smaller = {q: need(config, dtype, q).total for q in BYTES if q != quantization}
+    fitting = [q for q, size in sorted(smaller.items(), key=lambda i: -i[1]) if size <= there]
+    if fitting:
+        sentence += f" With --quantization {fitting[0]} it needs {_gib(smaller[fitting[0]])}."
+    raise ModelError(sentence)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
