@@ -6,8 +6,9 @@ Run as:
 
 Few people hold Aff-Wild2. DATA holds ferplus.zip and ckplus_validation.zip instead, as
 `train.mini.prepare` reads them; feallm-mini is asked about them by the paper's protocol, writing
-freely, and once more as the page reads. Its rows go into the README between their marks and its
-pictures into assets/. Answers are kept in OUT, so that every figure can be traced to a sentence.
+freely, and about CK+ once more as the page reads (FER+ so is `train.evaluate`'s without
+`--benchmark`). Its rows go into the README between their marks and its pictures into assets/.
+Answers are kept in OUT, so that every figure can be traced to a sentence.
 """
 
 import argparse
@@ -37,13 +38,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the zips")
     parser.add_argument("--out", type=Path, required=True, help="folder of the answers")
     args = parser.parse_args()
-    runs = []
-    for system in (Feallm(str(MINI)), Deciding(str(MINI))):
-        for name in SETS:
-            out = args.out / name / system.name
-            runs.append(ask_all(system, load_set(name, args.data), out, benchmark=name))
-    page = [r for r in runs if r["system"] == system.name]
-    draw_confusion({SETS[r["benchmark"]]: r["expression"] for r in page}, ASSETS / "confusion.png")
+    free, page = Feallm(str(MINI)), Deciding(str(MINI))
+    runs = [
+        ask_all(system, load_set(name, args.data), args.out / name / system.name, benchmark=name)
+        for system, name in ((free, "ferplus"), (free, "ckplus"), (page, "ckplus"))
+    ]
+    written = {SETS[r["benchmark"]]: r["expression"] for r in runs if r["system"] == free.name}
+    draw_confusion(written, ASSETS / "confusion.png")
     draw_units({r["system"]: r["units"] for r in runs if "units" in r}, ASSETS / "units.png")
     rows = [row for row in filled(STAND_IN, runs) if "published" not in row[0]]
     command = "`python -m train.feabench.standin --data DATA --out results/standin`, in per cent:"
