@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.soak import free_port
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, Predictor
 from feallm.loading import ModelError, load
-from train.checkpoints import TRAINED, WRITING, CheckpointError, last_checkpoint
+from train.checkpoints import ASKED, TRAINED, WRITING, CheckpointError, last_checkpoint
 from train.parts import Lora, choose_trainable
 from train.plan import Plan, plan
 from train.result import save
@@ -301,14 +301,9 @@ def test_half_a_checkpoint_is_never_loaded(tmp_path, llava, rows):
     half.mkdir(parents=True)
     (half / TRAINED).write_bytes(b"half")
     assert last_checkpoint(tmp_path / "run").endswith("checkpoint-6")
-    train(
-        load(llava, torch.float32)[0],
-        processor,
-        replace(config, max_steps=9),
-        data,
-        tmp_path / "run",
-    )
-    assert last_checkpoint(tmp_path / "run").endswith("checkpoint-9")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    train(load(llava, torch.float32)[0], processor, config, data, tmp_path / "run")
+    assert last_checkpoint(tmp_path / "run").endswith("checkpoint-6")
     assert not half.exists()
 
 
@@ -316,7 +311,8 @@ def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(tmp_path, llava
     config = replace(read_config(SMOKE), sample_steps=0)
     model, processor = load(llava, torch.float32)
     data = instructions(*rows, processor, config, tmp_path)
-    train(model, processor, replace(config, max_steps=3), data, tmp_path / "run")
+    train(model, processor, config, data, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
     kept = load_file(tmp_path / "run" / "checkpoint-3" / TRAINED)
     fresh, limits = load(llava, torch.float32)[0], resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may grow further
@@ -331,14 +327,101 @@ def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(tmp_path, llava
     assert all(torch.equal(kept[n], again[n]) for n in kept)
 
 
-def test_a_checkpoint_of_another_stage_is_refused(tmp_path, llava, rows):
-    config = replace(read_config(SMOKE), sample_steps=0, max_steps=3)
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, llava, rows) -> tuple[Path, tuple]:
+    """A run of the smoke stage that was stopped after its third step, and its data."""
+    folder = tmp_path_factory.mktemp("stopped")
+    config = replace(read_config(SMOKE), sample_steps=0)
     model, processor = load(llava, torch.float32)
-    data = instructions(*rows, processor, config, tmp_path)
-    train(model, processor, config, data, tmp_path / "run")
-    with pytest.raises(CheckpointError, match="of another stage"):
-        bare = load(llava, torch.float32)[0]
-        train(bare, processor, replace(config, lora=None, max_steps=6), data, tmp_path / "run")
+    data = instructions(*rows, processor, config, folder)
+    train(model, processor, config, data, folder / "run", rows)
+    shutil.rmtree(folder / "run" / "checkpoint-6")
+    return folder / "run", data
+
+
+def go_on(stopped, model, processor, out: Path, files=(), data=None, **changes):
+    """Resume a copy of the stopped run with other settings or data."""
+    shutil.copytree(stopped[0], out)
+    config = replace(read_config(SMOKE), **({"sample_steps": 0} | changes))
+    return train(model, processor, config, data or stopped[1], out, files)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_size": 2}, "batch_size was 4 and is 2"),
+        ({"max_steps": 9}, "max_steps was 6 and is 9"),
+        ({"layout": "plain"}, "layout was v1 and is plain"),
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"lora": None}, "lora.rank was 4 and is not set"),
+        (
+            {"learning_rates": {"model.lca": 1e-4, "model.mpp": 1e-3}},
+            "learning_rates.model.lca was 0.001 and is 0.0001; "
+            "learning_rates.model.multi_modal_projector was 0.001 and is not set",
+        ),
+    ],
+)
+def test_going_on_with_other_settings_is_refused(tmp_path, llava, rows, stopped, changes, sentence):
+    model, processor = load(llava, torch.float32)
+    with pytest.raises(CheckpointError, match="asked something else") as refusal:
+        go_on(stopped, model, processor, tmp_path / "run", rows, **changes)
+    assert sentence in str(refusal.value)
+    assert not (tmp_path / "run" / "checkpoint-6").exists()
+
+
+def test_going_on_with_other_data_is_refused(tmp_path, llava, rows, stopped):
+    model, processor = load(llava, torch.float32)
+    longer, images = write_instructions(tmp_path, 25)
+    longer = longer.rename(tmp_path / "longer.json")
+    data = instructions(longer, images, processor, read_config(SMOKE), tmp_path)
+    with pytest.raises(CheckpointError, match="rows was 24 and is 25; data was rows.json.*longer"):
+        go_on(stopped, model, processor, tmp_path / "run", (longer, images), data)
+    edited = json.loads(rows[0].read_text())
+    edited[0]["conversations"][1]["value"] = "Neutral."
+    (tmp_path / "rows.json").write_text(json.dumps(edited, indent=1))
+    files = (tmp_path / "rows.json", rows[1])
+    data = instructions(*files, processor, read_config(SMOKE), tmp_path)
+    with pytest.raises(CheckpointError, match=r"else: data was rows.json \([\d,]+ bytes\), images"):
+        go_on(stopped, load(llava, torch.float32)[0], processor, tmp_path / "edited", files, data)
+
+
+def test_going_on_over_another_base_is_refused(tmp_path, llava, rows, stopped):
+    """The checkpoint holds no frozen weight: it would go on over whatever `--model` is."""
+    model, processor = load(llava, torch.float32)
+    with torch.no_grad():
+        model.model.language_model.layers[1].mlp.up_proj.weight[0, 0] += 1e-3
+    with pytest.raises(CheckpointError, match="else: frozen weights was"):
+        go_on(stopped, model, processor, tmp_path / "run", rows)
+
+
+def test_what_only_changes_how_a_step_is_computed_may_change(tmp_path, llava, rows, stopped):
+    changes = {"micro_batch_size": 2, "gradient_checkpointing": True, "workers": 1}
+    changes |= {"logging_steps": 1, "save_steps": 2, "sample_steps": 6}
+    model, processor = load(llava, torch.float32)
+    elsewhere = tmp_path / rows[0].name, tmp_path / rows[1].name
+    shutil.copy(rows[0], elsewhere[0])
+    elsewhere[1].mkdir()
+    trainer = go_on(stopped, model, processor, tmp_path / "run", elsewhere, **changes)
+    assert trainer.state.global_step == 6
+    assert [e["step"] for e in trainer.state.log_history if "loss" in e] == [4, 5, 6]
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, llava, rows, stopped):
+    model, processor = load(llava, torch.float32)
+    (stopped[0] / "checkpoint-3" / ASKED).rename(tmp_path / ASKED)
+    try:
+        with pytest.raises(CheckpointError, match="does not say what its run was asked"):
+            go_on(stopped, model, processor, tmp_path / "run", rows)
+    finally:
+        (tmp_path / ASKED).rename(stopped[0] / "checkpoint-3" / ASKED)
+    trained = load_file(stopped[0] / "checkpoint-3" / TRAINED)
+    trained.pop("model.mpp.scale_self")
+    shutil.copytree(stopped[0], tmp_path / "less")
+    save_file(trained, tmp_path / "less" / "checkpoint-3" / TRAINED)
+    config = replace(read_config(SMOKE), sample_steps=0)
+    with pytest.raises(CheckpointError, match="1 names differ, model.mpp.scale_self first"):
+        fresh = load(llava, torch.float32)[0]
+        train(fresh, processor, config, stopped[1], tmp_path / "less", rows)
 
 
 def test_missing_pictures_are_counted_and_named(tmp_path, llava, rows, capsys):
