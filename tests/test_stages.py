@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.functional import has_avx512bf16
 from browsing import wait_until
 from layouts import write_instructions, write_llava
 from safetensors.torch import load_file, save_file
@@ -21,8 +22,9 @@ from benchmarks.soak import free_port
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, Predictor
 from feallm.loading import ModelError, load
 from train.checkpoints import ASKED, TRAINED, WRITING, CheckpointError, last_checkpoint
-from train.parts import Lora, choose_trainable
+from train.parts import Lora, StageError, choose_trainable
 from train.plan import Plan, plan
+from train.report import answer
 from train.result import save
 from train.sources import instructions
 from train.stage import read_config, step_division
@@ -469,6 +471,45 @@ def test_only_the_language_models_layers_are_quantized(
     predictor = Predictor(tmp_path, dtype=torch.bfloat16, quantization=quantization)
     reading = predictor.analyse(portrait.resize((32, 32)), texts=False)
     assert sum(reading.expression_probabilities.values()) == pytest.approx(1, abs=1e-3)
+
+
+def gradients_over_nf4(llava, rows, folder: Path, prepare) -> dict[str, float]:
+    """Return the norm of each lora_B's gradient after an answer; `prepare` comes before it."""
+    config = read_config(SMOKE)
+    model, processor = load(llava, torch.bfloat16, "nf4")
+    dataset, collate, _ = instructions(*rows, processor, config, folder)
+    prepare(model, config)
+    model.eval()
+    answer(model, processor.tokenizer, dataset[0])
+    model.train()
+    batch = collate([dataset[0], dataset[1]])
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch).loss.backward()
+    return {
+        n: p.grad.norm().item() if p.grad is not None else 0.0
+        for n, p in model.named_parameters()
+        if "lora_B" in n
+    }
+
+
+def test_an_answer_between_steps_leaves_nf4_its_gradients(tmp_path, llava, rows):
+    """As a sample is written: on CPUs with AVX512-BF16 layers would learn nothing after it."""
+
+    def stage(model, config) -> None:
+        choose_trainable(model, config.learning_rates, config.lora)
+
+    gradients = gradients_over_nf4(llava, rows, tmp_path, stage)
+    assert len(gradients) == 2 * 7 and min(gradients.values()) > 0
+
+
+@pytest.mark.skipif(not has_avx512bf16(), reason="only there bitsandbytes lays weights out anew")
+def test_a_model_that_has_answered_over_nf4_is_not_trained(llava, portrait):
+    model, processor = load(llava, torch.bfloat16, "nf4")
+    layer = model.model.language_model.layers[0].mlp.up_proj.eval()
+    with torch.no_grad():
+        layer(torch.zeros(1, layer.in_features, dtype=torch.bfloat16))
+    with pytest.raises(StageError, match="load the model again"):
+        choose_trainable(model, read_config(SMOKE).learning_rates)
 
 
 def test_lora_learns_over_nf4(monkeypatch, tmp_path, llava, rows):
