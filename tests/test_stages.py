@@ -8,13 +8,18 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
 from bitsandbytes.functional import has_avx512bf16
-from browsing import wait_until
+from browsing import serve, wait_until
+from gradio_client import Client, handle_file
 from layouts import write_instructions, write_llava
 from safetensors.torch import load_file, save_file
 
@@ -73,6 +78,7 @@ def test_both_stages_run_and_the_page_opens_the_result(
         stage1 = stage1.replace(old, new)
     stage1 = stage1.replace("batch_size: 64", "batch_size: 4").replace("_size: 16", "_size: 2")
     first.write_text(stage1)
+    assert read_config(first).layout == "plain" and read_config(SMOKE).layout == "v1"
     run(monkeypatch, first, llava, rows, tmp_path / "one")
     aligned, _ = load(tmp_path / "one" / "final", torch.float32)
     torch.manual_seed(0)  # as the run did: the LCA and the MPP start at random
@@ -98,6 +104,16 @@ def test_both_stages_run_and_the_page_opens_the_result(
     again = merged.analyse(portrait.resize((32, 32)), texts=False)
     for name, share in reading.expression_probabilities.items():
         assert again.expression_probabilities[name] == pytest.approx(share, abs=0.01)  # bf16
+    portrait.save(tmp_path / "portrait.png")
+    demo, url = serve(adapted)
+    try:
+        (face,) = Client(url, verbose=False).predict(
+            handle_file(tmp_path / "portrait.png"), "Why?", api_name="/analyze"
+        )
+    finally:
+        demo.close()
+    assert sum(face["expression_probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert face["answer"] and face["summary"]
 
 
 def test_an_adapter_gives_what_was_trained(tmp_path, llava, rows):
@@ -266,7 +282,7 @@ def kill_at_random(arguments: list[str], out: Path, times: int, apart: float) ->
             arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         # every life saves once, so that the run comes to its end
-        assert wait_until(lambda at=at: last_checkpoint(out) != at, 120)
+        assert wait_until(lambda at=at: last_checkpoint(out) != at, 900)  # of a loaded machine
         time.sleep(rng.random() * apart)
         running.kill()
         running.wait()
@@ -449,10 +465,51 @@ def test_a_start_with_holes_is_refused(tmp_path, llava):
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2", "zero3"])
 def test_accelerate_knows_every_field_of_its_files(name):
-    from accelerate.commands.config.config_args import load_config_from_file
-
+    """Of the nested ones too, which it would take in silence: each is an option of its command."""
     config = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
     assert config.mixed_precision == "bf16" and config.num_processes == 2
+    options = vars(launch_command_parser().parse_args(["train.train"]))
+    nested = config.fsdp_config | config.deepspeed_config
+    assert set(nested) <= set(options)
+    assert bool(nested) == (name != "ddp")
+    if name.startswith("zero"):
+        assert set(nested) <= {f.name for f in fields(DeepSpeedPlugin)}
+
+
+def test_fsdp_divides_the_language_models_layers(monkeypatch):
+    """What accelerate makes of fsdp.yaml, read as its launcher hands it on."""
+    command = ["--config_file", str(CONFIGS / "accelerate" / "fsdp.yaml"), "train.train"]
+    args, *_ = _validate_launch_command(launch_command_parser().parse_args(command))
+    for name, value in prepare_multi_gpu_env(args).items():
+        monkeypatch.setenv(name, value)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
+    assert plugin.transformer_cls_names_to_wrap == ["LlamaDecoderLayer"]
+    assert plugin.state_dict_type.name == "FULL_STATE_DICT"
+    assert plugin.cpu_ram_efficient_loading is False
+
+
+@pytest.mark.slow
+def test_fsdp_gives_the_losses_of_one_process(tmp_path, llava, rows):
+    """fsdp.yaml with two processes, also when it goes on after a stop; the result opens."""
+    stage = logging_every_step(tmp_path / "stage.yaml", sample_steps=0, logging_steps=1)
+    stage.write_text(stage.read_text().replace("alpha: 8", "alpha: 8\n  dropout: 0.0"))
+    launch(1, stage, llava, rows, tmp_path / "one")
+    how = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    how += [str(CONFIGS / "accelerate" / "fsdp.yaml"), "--main_process_port", str(free_port())]
+    how += ["tests/fsdp_on_cpus.py", *command(stage, llava, rows, tmp_path / "two")]
+    for _ in range(2):
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(how, cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (tmp_path / "two" / "checkpoint-6" / "pytorch_model_fsdp.bin").is_file()
+        assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=5e-3)
+        shutil.rmtree(tmp_path / "two" / "checkpoint-6")
+    one, two = (
+        load_file(tmp_path / n / "final" / "adapter_model.safetensors") for n in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    assert all((one[n] - two[n]).abs().max() < 5e-3 for n in one)
 
 
 @pytest.mark.parametrize(
