@@ -3,13 +3,15 @@
 Run as:
 
     python -m benchmarks.training            true 7B sizes, on a GPU
-    python -m benchmarks.training --quick    the language model cut to a few layers, on a CPU
+    python -m benchmarks.training --quick    the language model cut to two layers, on a CPU
 
 Both models have random weights, since speed does not depend on their values, and the same rows: a
 picture and a conversation. LLaVA is transformers' own with peft's LoRA and its projector trained,
 as LLaVA trains it; FEALLM is what `train.train` trains in stage 2. Their steps alternate in one
-process; memory is the peak of a process that holds one of them alone. The wanted ratios are at
-least 0.93 of LLaVA's speed and at most 1.05 of its memory. The last line is one JSON object.
+process, and the ratio of speeds is the median over the turns, which a busy machine disturbs least.
+Memory is the peak of a process that holds one of them alone, above what Python and its libraries
+take. The wanted ratios are at least 0.93 of LLaVA's speed and at most 1.05 of its memory. The last
+line is one JSON object.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration
 from feallm.conversation import IGNORE_INDEX
+from train.mini.convolution import quicken
 from train.parts import TRAINED_WHOLE, Lora, choose_trainable
 from train.report import peak_memory
 
@@ -63,6 +66,7 @@ def build(kind: str, layers: int, device: str) -> tuple[torch.nn.Module, torch.o
     torch.set_default_dtype(torch.float32)
     if kind == "feallm":
         groups = choose_trainable(model, {f"model.{m}": 2e-5 for m in TRAINED_WHOLE}, lora)
+        quicken(model)
     else:
         linear = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
         options = LoraConfig(
@@ -77,17 +81,17 @@ def build(kind: str, layers: int, device: str) -> tuple[torch.nn.Module, torch.o
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         groups = [{"params": [p for p in model.parameters() if p.requires_grad], "lr": 2e-4}]
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     return model, torch.optim.AdamW(groups)
 
 
-def rows(kind: str, count: int, device: str) -> dict[str, torch.Tensor]:
-    """Return a batch: random pictures with `WORDS` tokens of text each."""
+def rows(kind: str, shapes: FEALLMConfig, count: int, device: str) -> dict[str, torch.Tensor]:
+    """Return a batch for a configuration: random pictures with `WORDS` tokens of text each."""
     generator = torch.Generator().manual_seed(0)
-    images = 577 if kind == "feallm" else 576
-    ids = torch.randint(5, 30_000, (count, WORDS), generator=generator)
-    placeholders = torch.full((count, images), 32_000)
+    side, crop, own = shapes.vision_config.image_size, shapes.crop_size, kind == "feallm"
+    ids = torch.randint(5, shapes.image_token_id, (count, WORDS), generator=generator)
+    placeholders = torch.full((count, shapes.grid_size**2 + own), shapes.image_token_id)
     ids = torch.cat([ids[:, :1], placeholders, ids[:, 1:]], dim=1)
     labels = ids.clone()
     labels[:, :-ANSWER] = IGNORE_INDEX
@@ -95,10 +99,11 @@ def rows(kind: str, count: int, device: str) -> dict[str, torch.Tensor]:
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "labels": labels,
-        "pixel_values": torch.randn(count, 3, 336, 336, generator=generator),
+        "pixel_values": torch.randn(count, 3, side, side, generator=generator),
     }
-    if kind == "feallm":
-        batch["pixel_values_local"] = torch.randn(count, 16, 3, 112, 112, generator=generator)
+    if own:
+        crops = (count, shapes.num_crops, 3, crop, crop)
+        batch["pixel_values_local"] = torch.randn(crops, generator=generator)
     return {name: value.to(device) for name, value in batch.items()}
 
 
@@ -122,62 +127,99 @@ def step(kind: str, model, optimizer, batch: dict[str, torch.Tensor]) -> float:
     return time.perf_counter() - begun
 
 
+def train_alone(kind: str, args: argparse.Namespace) -> float:
+    """Train one model for two steps; return what that added to this process's peak, in GiB."""
+    on_gpu = args.device == "cuda"
+    before = peak_memory(on_gpu)
+    model, optimizer = build(kind, args.layers, args.device)
+    batch = rows(kind, config(args.layers), args.rows, args.device)
+    for _ in range(2):
+        step(kind, model, optimizer, batch)
+    return peak_memory(on_gpu) - before
+
+
 def memory_alone(kind: str, args: argparse.Namespace) -> float:
-    """Return the peak memory of a process that trains one model for two steps, in GiB."""
+    """Return what `train_alone` returns in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.training", "--alone", kind]
     command += ["--layers", str(args.layers), "--rows", str(args.rows), "--device", args.device]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
+
+
+def alternate(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the seconds of each model's steps; the first of each is not counted."""
+    models = {kind: build(kind, args.layers, args.device) for kind in KINDS}
+    shapes = config(args.layers)
+    batches = {kind: rows(kind, shapes, args.rows, args.device) for kind in KINDS}
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for turn in range(args.steps + 1):
+        for kind in KINDS:
+            took = step(kind, *models[kind], batches[kind])
+            if turn:
+                seconds[kind].append(took)
+    return seconds
+
+
+def ratios(
+    seconds: dict[str, list[float]], tokens: dict[str, int], memory: dict[str, float]
+) -> dict[str, object]:
+    """Return tokens per second, memory and FEALLM's share of LLaVA's.
+
+    Args:
+        seconds: of each model's steps, in the order they alternated.
+        tokens: of a step.
+        memory: in GiB.
+    """
+    speeds = {kind: [tokens[kind] / took for took in seconds[kind]] for kind in KINDS}
+    turns = zip(speeds["feallm"], speeds["llava"], strict=True)
+    return {
+        "tokens_per_second": {k: round(statistics.median(v), 1) for k, v in speeds.items()},
+        "peak_memory_gib": {k: round(v, 2) for k, v in memory.items()},
+        "speed_ratio": round(statistics.median(ours / theirs for ours, theirs in turns), 3),
+        "memory_ratio": round(memory["feallm"] / memory["llava"], 3),
+    }
+
+
+def table(result: dict) -> str:
+    """Return a result as the README's table."""
+    lines = ["| | tokens per second | peak memory |", "|---|---|---|"]
+    for kind, name in zip(KINDS, ("LLaVA-1.5 with LoRA", "FEALLM, stage 2"), strict=True):
+        speed, memory = result["tokens_per_second"][kind], result["peak_memory_gib"][kind]
+        lines.append(f"| {name} | {speed:,.1f} | {memory:.2f} GiB |")
+    speed, memory = result["speed_ratio"], result["memory_ratio"]
+    return "\n".join([*lines, f"| FEALLM / LLaVA | {speed:.3f} | {memory:.3f} |"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="4 layers, 2 rows, 3 steps")
+    parser.add_argument("--quick", action="store_true", help="2 layers, 1 row, 7 steps")
     parser.add_argument("--layers", type=int, help="of the language model (7B: 32)")
     parser.add_argument("--rows", type=int, help="in a step")
     parser.add_argument("--steps", type=int, help="measured for each model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--alone", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    usual = (4, 2, 3) if args.quick else (32, 8, 10)
+    usual = (2, 1, 7) if args.quick else (32, 8, 10)
     args.layers, args.rows, args.steps = (
         given or default
         for given, default in zip((args.layers, args.rows, args.steps), usual, strict=True)
     )
     if args.alone:
-        model, optimizer = build(args.alone, args.layers, args.device)
-        batch = rows(args.alone, args.rows, args.device)
-        for _ in range(2):
-            step(args.alone, model, optimizer, batch)
-        print(peak_memory(on_gpu=args.device == "cuda"))
+        print(train_alone(args.alone, args))
         return
     memory = {kind: memory_alone(kind, args) for kind in KINDS}
-    models = {kind: build(kind, args.layers, args.device) for kind in KINDS}
-    batches = {kind: rows(kind, args.rows, args.device) for kind in KINDS}
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for turn in range(args.steps + 1):
-        for kind in KINDS:
-            took = step(kind, *models[kind], batches[kind])
-            if turn:  # the first is not counted
-                seconds[kind].append(took)
-    speed = {
-        kind: batches[kind]["input_ids"].numel() / statistics.median(seconds[kind])
-        for kind in KINDS
-    }
+    seconds = alternate(args)
+    shapes = config(args.layers)
+    tokens = {k: rows(k, shapes, args.rows, "cpu")["input_ids"].numel() for k in KINDS}
     result = {
         "device": torch.cuda.get_device_name() if args.device == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
         "layers": args.layers,
         "rows": args.rows,
-        "tokens_per_second": {k: round(v, 1) for k, v in speed.items()},
-        "peak_memory_gib": {k: round(v, 2) for k, v in memory.items()},
-        "speed_ratio": round(speed["feallm"] / speed["llava"], 3),
-        "memory_ratio": round(memory["feallm"] / memory["llava"], 3),
+        "steps": args.steps,
+        **ratios(seconds, tokens, memory),
     }
-    print(f"{args.layers} layers, {args.rows} rows in a step, {result['device']}")
-    for kind in KINDS:
-        print(f"{kind:<7} {speed[kind]:9.1f} tokens/s   {memory[kind]:6.2f} GiB")
-    print(f"FEALLM / LLaVA: speed {result['speed_ratio']}, memory {result['memory_ratio']}")
+    print(table(result))
     print(json.dumps(result))
 
 

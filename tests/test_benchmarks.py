@@ -1,4 +1,4 @@
-"""The benchmark runs, and its steps are parts of the whole."""
+"""The benchmarks run, their steps are parts of the whole, their tables say what was measured."""
 
 import json
 import subprocess
@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import tiny_config
 from PIL import Image
 
-from benchmarks.inference import plot, table
+from benchmarks import inference, training
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,13 +60,13 @@ def test_the_inference_table_leaves_empty_what_was_not_measured(tmp_path):
         "turns": growth,
         "faces": growth,
     }
-    lines = table(result).splitlines()
+    lines = inference.table(result).splitlines()
     assert lines[2] == "| prefill | 2 s | 2.1 s | 1.05 | <= 1.05 |"
     assert lines[3].startswith("| decoding | 4 tokens/s | 5 tokens/s | 1.25 |")
     assert lines[4] == "| first question, follow-up |  | 1 s, 0.2 s | 0.2 | <= 0.35 |"
     assert lines[5] == "| peak memory in NF4 |  |  |  | <= 6.5 |"
     assert "Seconds by turns (first token): 1: 0.5, 2: 0.75, 4: 1" in lines
-    plot(result, tmp_path / "growth.png")
+    inference.plot(result, tmp_path / "growth.png")
     assert Image.open(tmp_path / "growth.png").size[0] > 1000
 
 
@@ -75,3 +77,38 @@ def test_the_inference_benchmark_ends_in_one_json_line():
     assert result["layers"] == 1 and result["nf4_peak_gb"] is None
     assert 0 < result["follow_up_s"] < result["first_question_s"]
     assert set(result["faces"]) == {"1", "2", "4", "8", "12"}
+
+
+def test_the_training_benchmarks_table_says_what_was_measured():
+    """The ratio is that of the turns: one turn on a busy machine does not decide it."""
+    seconds = {"llava": [1.0, 10.0, 1.0], "feallm": [2.0, 12.5, 1.25]}
+    result = training.ratios(seconds, {"llava": 100, "feallm": 100}, {"llava": 4.0, "feallm": 4.1})
+    assert result == {
+        "tokens_per_second": {"llava": 100.0, "feallm": 50.0},
+        "peak_memory_gib": {"llava": 4.0, "feallm": 4.1},
+        "speed_ratio": 0.8,
+        "memory_ratio": 1.025,
+    }
+    assert training.table(result).splitlines()[2:] == [
+        "| LLaVA-1.5 with LoRA | 100.0 | 4.00 GiB |",
+        "| FEALLM, stage 2 | 50.0 | 4.10 GiB |",
+        "| FEALLM / LLaVA | 0.800 | 1.025 |",
+    ]
+
+
+@pytest.mark.parametrize("kind", training.KINDS)
+def test_the_training_benchmark_trains_what_it_says(monkeypatch, kind):
+    """LoRA and what stands between tower and language model; nothing of the tower."""
+    shapes = tiny_config(image_token_index=60)
+    monkeypatch.setattr(training, "config", lambda layers: shapes)
+    model, optimizer = training.build(kind, 2, "cpu")
+    batch = training.rows(kind, shapes, 2, "cpu")
+    assert (batch["input_ids"] == 60).sum() == 2 * (16 + (kind == "feallm"))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for _ in range(2):  # lora_A and what is scaled by 0 move at the second step
+        training.step(kind, model, optimizer, batch)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    parts = {"lora": ".lora_", "projector": "multi_modal_projector", "lca": "lca.", "mpp": "mpp."}
+    names = {part for part, text in parts.items() if any(text in n for n in moved)}
+    assert names == (set(parts) if kind == "feallm" else {"lora", "projector"})
+    assert all(any(text in n for text in parts.values()) for n in moved)

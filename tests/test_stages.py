@@ -8,21 +8,28 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
-from browsing import wait_until
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
+from bitsandbytes.functional import has_avx512bf16
+from browsing import serve, wait_until
+from gradio_client import Client, handle_file
 from layouts import write_instructions, write_llava
 from safetensors.torch import load_file, save_file
 
 from benchmarks.soak import free_port
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, Predictor
 from feallm.loading import ModelError, load
-from train.checkpoints import TRAINED, WRITING, CheckpointError, last_checkpoint
-from train.parts import Lora, choose_trainable
+from train.checkpoints import ASKED, TRAINED, WRITING, CheckpointError, last_checkpoint
+from train.parts import Lora, StageError, choose_trainable
 from train.plan import Plan, plan
+from train.report import answer
 from train.result import save
 from train.sources import instructions
 from train.stage import read_config, step_division
@@ -71,6 +78,7 @@ def test_both_stages_run_and_the_page_opens_the_result(
         stage1 = stage1.replace(old, new)
     stage1 = stage1.replace("batch_size: 64", "batch_size: 4").replace("_size: 16", "_size: 2")
     first.write_text(stage1)
+    assert read_config(first).layout == "plain" and read_config(SMOKE).layout == "v1"
     run(monkeypatch, first, llava, rows, tmp_path / "one")
     aligned, _ = load(tmp_path / "one" / "final", torch.float32)
     torch.manual_seed(0)  # as the run did: the LCA and the MPP start at random
@@ -96,6 +104,16 @@ def test_both_stages_run_and_the_page_opens_the_result(
     again = merged.analyse(portrait.resize((32, 32)), texts=False)
     for name, share in reading.expression_probabilities.items():
         assert again.expression_probabilities[name] == pytest.approx(share, abs=0.01)  # bf16
+    portrait.save(tmp_path / "portrait.png")
+    demo, url = serve(adapted)
+    try:
+        (face,) = Client(url, verbose=False).predict(
+            handle_file(tmp_path / "portrait.png"), "Why?", api_name="/analyze"
+        )
+    finally:
+        demo.close()
+    assert sum(face["expression_probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert face["answer"] and face["summary"]
 
 
 def test_an_adapter_gives_what_was_trained(tmp_path, llava, rows):
@@ -264,7 +282,7 @@ def kill_at_random(arguments: list[str], out: Path, times: int, apart: float) ->
             arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         # every life saves once, so that the run comes to its end
-        assert wait_until(lambda at=at: last_checkpoint(out) != at, 120)
+        assert wait_until(lambda at=at: last_checkpoint(out) != at, 900)  # of a loaded machine
         time.sleep(rng.random() * apart)
         running.kill()
         running.wait()
@@ -301,14 +319,9 @@ def test_half_a_checkpoint_is_never_loaded(tmp_path, llava, rows):
     half.mkdir(parents=True)
     (half / TRAINED).write_bytes(b"half")
     assert last_checkpoint(tmp_path / "run").endswith("checkpoint-6")
-    train(
-        load(llava, torch.float32)[0],
-        processor,
-        replace(config, max_steps=9),
-        data,
-        tmp_path / "run",
-    )
-    assert last_checkpoint(tmp_path / "run").endswith("checkpoint-9")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    train(load(llava, torch.float32)[0], processor, config, data, tmp_path / "run")
+    assert last_checkpoint(tmp_path / "run").endswith("checkpoint-6")
     assert not half.exists()
 
 
@@ -316,7 +329,8 @@ def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(tmp_path, llava
     config = replace(read_config(SMOKE), sample_steps=0)
     model, processor = load(llava, torch.float32)
     data = instructions(*rows, processor, config, tmp_path)
-    train(model, processor, replace(config, max_steps=3), data, tmp_path / "run")
+    train(model, processor, config, data, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
     kept = load_file(tmp_path / "run" / "checkpoint-3" / TRAINED)
     fresh, limits = load(llava, torch.float32)[0], resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may grow further
@@ -331,14 +345,101 @@ def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(tmp_path, llava
     assert all(torch.equal(kept[n], again[n]) for n in kept)
 
 
-def test_a_checkpoint_of_another_stage_is_refused(tmp_path, llava, rows):
-    config = replace(read_config(SMOKE), sample_steps=0, max_steps=3)
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, llava, rows) -> tuple[Path, tuple]:
+    """A run of the smoke stage that was stopped after its third step, and its data."""
+    folder = tmp_path_factory.mktemp("stopped")
+    config = replace(read_config(SMOKE), sample_steps=0)
     model, processor = load(llava, torch.float32)
-    data = instructions(*rows, processor, config, tmp_path)
-    train(model, processor, config, data, tmp_path / "run")
-    with pytest.raises(CheckpointError, match="of another stage"):
-        bare = load(llava, torch.float32)[0]
-        train(bare, processor, replace(config, lora=None, max_steps=6), data, tmp_path / "run")
+    data = instructions(*rows, processor, config, folder)
+    train(model, processor, config, data, folder / "run", rows)
+    shutil.rmtree(folder / "run" / "checkpoint-6")
+    return folder / "run", data
+
+
+def go_on(stopped, model, processor, out: Path, files=(), data=None, **changes):
+    """Resume a copy of the stopped run with other settings or data."""
+    shutil.copytree(stopped[0], out)
+    config = replace(read_config(SMOKE), **({"sample_steps": 0} | changes))
+    return train(model, processor, config, data or stopped[1], out, files)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_size": 2}, "batch_size was 4 and is 2"),
+        ({"max_steps": 9}, "max_steps was 6 and is 9"),
+        ({"layout": "plain"}, "layout was v1 and is plain"),
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"lora": None}, "lora.rank was 4 and is not set"),
+        (
+            {"learning_rates": {"model.lca": 1e-4, "model.mpp": 1e-3}},
+            "learning_rates.model.lca was 0.001 and is 0.0001; "
+            "learning_rates.model.multi_modal_projector was 0.001 and is not set",
+        ),
+    ],
+)
+def test_going_on_with_other_settings_is_refused(tmp_path, llava, rows, stopped, changes, sentence):
+    model, processor = load(llava, torch.float32)
+    with pytest.raises(CheckpointError, match="asked something else") as refusal:
+        go_on(stopped, model, processor, tmp_path / "run", rows, **changes)
+    assert sentence in str(refusal.value)
+    assert not (tmp_path / "run" / "checkpoint-6").exists()
+
+
+def test_going_on_with_other_data_is_refused(tmp_path, llava, rows, stopped):
+    model, processor = load(llava, torch.float32)
+    longer, images = write_instructions(tmp_path, 25)
+    longer = longer.rename(tmp_path / "longer.json")
+    data = instructions(longer, images, processor, read_config(SMOKE), tmp_path)
+    with pytest.raises(CheckpointError, match="rows was 24 and is 25; data was rows.json.*longer"):
+        go_on(stopped, model, processor, tmp_path / "run", (longer, images), data)
+    edited = json.loads(rows[0].read_text())
+    edited[0]["conversations"][1]["value"] = "Neutral."
+    (tmp_path / "rows.json").write_text(json.dumps(edited, indent=1))
+    files = (tmp_path / "rows.json", rows[1])
+    data = instructions(*files, processor, read_config(SMOKE), tmp_path)
+    with pytest.raises(CheckpointError, match=r"else: data was rows.json \([\d,]+ bytes\), images"):
+        go_on(stopped, load(llava, torch.float32)[0], processor, tmp_path / "edited", files, data)
+
+
+def test_going_on_over_another_base_is_refused(tmp_path, llava, rows, stopped):
+    """The checkpoint holds no frozen weight: it would go on over whatever `--model` is."""
+    model, processor = load(llava, torch.float32)
+    with torch.no_grad():
+        model.model.language_model.layers[1].mlp.up_proj.weight[0, 0] += 1e-3
+    with pytest.raises(CheckpointError, match="else: frozen weights was"):
+        go_on(stopped, model, processor, tmp_path / "run", rows)
+
+
+def test_what_only_changes_how_a_step_is_computed_may_change(tmp_path, llava, rows, stopped):
+    changes = {"micro_batch_size": 2, "gradient_checkpointing": True, "workers": 1}
+    changes |= {"logging_steps": 1, "save_steps": 2, "sample_steps": 6}
+    model, processor = load(llava, torch.float32)
+    elsewhere = tmp_path / rows[0].name, tmp_path / rows[1].name
+    shutil.copy(rows[0], elsewhere[0])
+    elsewhere[1].mkdir()
+    trainer = go_on(stopped, model, processor, tmp_path / "run", elsewhere, **changes)
+    assert trainer.state.global_step == 6
+    assert [e["step"] for e in trainer.state.log_history if "loss" in e] == [4, 5, 6]
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, llava, rows, stopped):
+    model, processor = load(llava, torch.float32)
+    (stopped[0] / "checkpoint-3" / ASKED).rename(tmp_path / ASKED)
+    try:
+        with pytest.raises(CheckpointError, match="does not say what its run was asked"):
+            go_on(stopped, model, processor, tmp_path / "run", rows)
+    finally:
+        (tmp_path / ASKED).rename(stopped[0] / "checkpoint-3" / ASKED)
+    trained = load_file(stopped[0] / "checkpoint-3" / TRAINED)
+    trained.pop("model.mpp.scale_self")
+    shutil.copytree(stopped[0], tmp_path / "less")
+    save_file(trained, tmp_path / "less" / "checkpoint-3" / TRAINED)
+    config = replace(read_config(SMOKE), sample_steps=0)
+    with pytest.raises(CheckpointError, match="1 names differ, model.mpp.scale_self first"):
+        fresh = load(llava, torch.float32)[0]
+        train(fresh, processor, config, stopped[1], tmp_path / "less", rows)
 
 
 def test_missing_pictures_are_counted_and_named(tmp_path, llava, rows, capsys):
@@ -364,10 +465,51 @@ def test_a_start_with_holes_is_refused(tmp_path, llava):
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2", "zero3"])
 def test_accelerate_knows_every_field_of_its_files(name):
-    from accelerate.commands.config.config_args import load_config_from_file
-
+    """Of the nested ones too, which it would take in silence: each is an option of its command."""
     config = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
     assert config.mixed_precision == "bf16" and config.num_processes == 2
+    options = vars(launch_command_parser().parse_args(["train.train"]))
+    nested = config.fsdp_config | config.deepspeed_config
+    assert set(nested) <= set(options)
+    assert bool(nested) == (name != "ddp")
+    if name.startswith("zero"):
+        assert set(nested) <= {f.name for f in fields(DeepSpeedPlugin)}
+
+
+def test_fsdp_divides_the_language_models_layers(monkeypatch):
+    """What accelerate makes of fsdp.yaml, read as its launcher hands it on."""
+    command = ["--config_file", str(CONFIGS / "accelerate" / "fsdp.yaml"), "train.train"]
+    args, *_ = _validate_launch_command(launch_command_parser().parse_args(command))
+    for name, value in prepare_multi_gpu_env(args).items():
+        monkeypatch.setenv(name, value)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
+    assert plugin.transformer_cls_names_to_wrap == ["LlamaDecoderLayer"]
+    assert plugin.state_dict_type.name == "FULL_STATE_DICT"
+    assert plugin.cpu_ram_efficient_loading is False
+
+
+@pytest.mark.slow
+def test_fsdp_gives_the_losses_of_one_process(tmp_path, llava, rows):
+    """fsdp.yaml with two processes, also when it goes on after a stop; the result opens."""
+    stage = logging_every_step(tmp_path / "stage.yaml", sample_steps=0, logging_steps=1)
+    stage.write_text(stage.read_text().replace("alpha: 8", "alpha: 8\n  dropout: 0.0"))
+    launch(1, stage, llava, rows, tmp_path / "one")
+    how = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    how += [str(CONFIGS / "accelerate" / "fsdp.yaml"), "--main_process_port", str(free_port())]
+    how += ["tests/fsdp_on_cpus.py", *command(stage, llava, rows, tmp_path / "two")]
+    for _ in range(2):
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(how, cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (tmp_path / "two" / "checkpoint-6" / "pytorch_model_fsdp.bin").is_file()
+        assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=5e-3)
+        shutil.rmtree(tmp_path / "two" / "checkpoint-6")
+    one, two = (
+        load_file(tmp_path / n / "final" / "adapter_model.safetensors") for n in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    assert all((one[n] - two[n]).abs().max() < 5e-3 for n in one)
 
 
 @pytest.mark.parametrize(
@@ -386,6 +528,45 @@ def test_only_the_language_models_layers_are_quantized(
     predictor = Predictor(tmp_path, dtype=torch.bfloat16, quantization=quantization)
     reading = predictor.analyse(portrait.resize((32, 32)), texts=False)
     assert sum(reading.expression_probabilities.values()) == pytest.approx(1, abs=1e-3)
+
+
+def gradients_over_nf4(llava, rows, folder: Path, prepare) -> dict[str, float]:
+    """Return the norm of each lora_B's gradient after an answer; `prepare` comes before it."""
+    config = read_config(SMOKE)
+    model, processor = load(llava, torch.bfloat16, "nf4")
+    dataset, collate, _ = instructions(*rows, processor, config, folder)
+    prepare(model, config)
+    model.eval()
+    answer(model, processor.tokenizer, dataset[0])
+    model.train()
+    batch = collate([dataset[0], dataset[1]])
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch).loss.backward()
+    return {
+        n: p.grad.norm().item() if p.grad is not None else 0.0
+        for n, p in model.named_parameters()
+        if "lora_B" in n
+    }
+
+
+def test_an_answer_between_steps_leaves_nf4_its_gradients(tmp_path, llava, rows):
+    """As a sample is written: on CPUs with AVX512-BF16 layers would learn nothing after it."""
+
+    def stage(model, config) -> None:
+        choose_trainable(model, config.learning_rates, config.lora)
+
+    gradients = gradients_over_nf4(llava, rows, tmp_path, stage)
+    assert len(gradients) == 2 * 7 and min(gradients.values()) > 0
+
+
+@pytest.mark.skipif(not has_avx512bf16(), reason="only there bitsandbytes lays weights out anew")
+def test_a_model_that_has_answered_over_nf4_is_not_trained(llava, portrait):
+    model, processor = load(llava, torch.bfloat16, "nf4")
+    layer = model.model.language_model.layers[0].mlp.up_proj.eval()
+    with torch.no_grad():
+        layer(torch.zeros(1, layer.in_features, dtype=torch.bfloat16))
+    with pytest.raises(StageError, match="load the model again"):
+        choose_trainable(model, read_config(SMOKE).learning_rates)
 
 
 def test_lora_learns_over_nf4(monkeypatch, tmp_path, llava, rows):

@@ -3,20 +3,22 @@
 transformers writes a checkpoint file by file where it will be looked for. Killed in between, a run
 would go on from half of one. Here it is written to `OUT/writing` and renamed, which a file system
 does at once. `OUT/checkpoint-N` is therefore always complete: weights, optimizer, schedule, random
-numbers and the position in the data.
+numbers, the position in the data and what the run was asked (`train.asked`).
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 WRITING = "writing"
 TRAINED = "trained.safetensors"
+ASKED = "asked.json"
 TORCH_WRITER = "PytorchStreamWriter"
 """In the message of torch's RuntimeError when a file cannot be written."""
 
@@ -33,6 +35,8 @@ def last_checkpoint(out: Path) -> str | None:
 class AtomicTrainer(Trainer):
     """`Trainer` whose checkpoints are whole or not there."""
 
+    asked: dict[str, object] | None = None
+    """What the run was asked, for the checkpoints to say."""
     _writing = False
 
     def _get_output_dir(self, trial) -> str:
@@ -50,6 +54,9 @@ class AtomicTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process has written its random numbers
             if self.args.should_save:
+                if self.asked is not None:
+                    text = json.dumps(self.asked, indent=1) + "\n"
+                    (beside / ASKED).write_text(text, encoding="utf-8")
                 for file in beside.rglob("*"):
                     if file.is_file():
                         _to_disk(file)
@@ -71,6 +78,13 @@ class AtomicTrainer(Trainer):
                 output_dir=str(out), save_total_limit=self.args.save_total_limit, use_mtime=True
             )
         self.accelerator.wait_for_everyone()
+
+
+class Intervals(TrainerCallback):
+    """Log and save as often as is asked now: transformers would do it as the checkpoint says."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        state.compute_steps(args, state.max_steps)
 
 
 class TrainedPartsTrainer(AtomicTrainer):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import nn
@@ -61,6 +62,7 @@ def choose_trainable(
         StageError: a path names no module, or nothing would be trained.
     """
     model.requires_grad_(False)
+    keep_gradients(model)
     groups, taken = [], set()
     # the longest path wins, so that "model" can be refined by "model.lca"
     for path in sorted(learning_rates, key=len, reverse=True):
@@ -88,6 +90,23 @@ def choose_trainable(
     if trained != sum(p.numel() for g in groups for p in g["params"]):
         raise AssertionError("What requires gradients is not what the optimizer was given.")
     return groups
+
+
+def keep_gradients(model: nn.Module) -> None:
+    """Keep NF4 weights in the layout that has gradients, also when the model answers, in place.
+
+    On CPUs with AVX512-BF16 bitsandbytes lays a weight out anew at the first answer (a forward pass
+    in eval mode). From then on no gradient passes it, without a word: a sample written in between
+    would end the learning of all layers before it.
+
+    Raises:
+        StageError: the model has answered already.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit):
+            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
+                raise StageError(f"{name} was laid out for answering: load the model again.")
+            module.support_avx512bf16_for_cpu = False
 
 
 def save_adapter(state: dict[str, torch.Tensor], lora: Lora, base: str, folder: Path) -> None:

@@ -12,14 +12,15 @@ Several GPUs or machines: `accelerate launch --config_file FILE -m train.train` 
 options, with ddp.yaml, fsdp.yaml, zero2.yaml or zero3.yaml of train/configs/accelerate.
 
 A stage is data: which modules learn, and how fast. Everything not named stays frozen. Re-run the
-same command to resume after a stop. What was trained lies in RUN/final, which `python app.py
---model` opens: an adapter of `--model` where the stage has LoRA (`--merge` adds it to the weights),
-else a whole model.
+same command to resume after a stop; with other settings, data or base it is refused. What was
+trained lies in RUN/final, which `python app.py --model` opens: an adapter of `--model` where the
+stage has LoRA (`--merge` adds it to the weights), else a whole model.
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,7 +40,8 @@ from feallm.loading import (
     load_model,
     processor_of,
 )
-from train.checkpoints import CheckpointError, TrainedPartsTrainer, last_checkpoint
+from train.asked import refuse_another, what_is_asked
+from train.checkpoints import CheckpointError, Intervals, TrainedPartsTrainer, last_checkpoint
 from train.data import DataError
 from train.mini.convolution import quicken
 from train.mini.faces import Faces
@@ -132,11 +134,24 @@ def train(
     config: TrainConfig,
     data: tuple[Dataset, object, Order],
     out: Path,
+    files: Sequence[Path] = (),
 ) -> StageTrainer:
-    """Run a stage, or resume it where `out` has a checkpoint; return its trainer."""
+    """Run a stage, or resume it where `out` has a checkpoint; return its trainer.
+
+    Args:
+        data: rows, how some become a batch, and their order (`train.sources`).
+        files: what the rows are read from, by which a resumed run knows its data again.
+
+    Raises:
+        CheckpointError: `out` holds a run that was asked something else, or cannot be written.
+    """
     torch.manual_seed(config.seed)
     dataset, collate, order = data
     groups = choose_trainable(model, config.learning_rates, config.lora)
+    asked = what_is_asked(config, model, len(dataset), files)
+    checkpoint = last_checkpoint(out)
+    if checkpoint:
+        refuse_another(checkpoint, asked)
     quicken(model)
     processes = count_processes()
     micro, times = step_division(config, processes)
@@ -171,9 +186,10 @@ def train(
         ),
         data_collator=collate,
         train_dataset=dataset,
-        callbacks=[Samples(processor.tokenizer, dataset, config.sample_steps)],
+        callbacks=[Intervals(), Samples(processor.tokenizer, dataset, config.sample_steps)],
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(out))
+    trainer.asked = asked
+    trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
 
@@ -261,15 +277,17 @@ def run(args: argparse.Namespace) -> None:
     check_architecture(args.model, model_config, config.architecture)
     processor = processor_of(args.model, model_config)
     if args.packs:
+        files = [args.packs]
         data = packed_faces(Faces(args.packs, "train"), processor, config)
     else:
+        files = [args.data, args.images]
         data = instructions(args.data, args.images, processor, config, args.out)
     if args.dry_run:
         print(dry_run(config, model_config, data[0], args.quantization, dtype))
         return
     torch.manual_seed(config.seed)  # from LLaVA, the LCA and the MPP start at random
     model = load_model(args.model, dtype, args.quantization, args.attention, **config.architecture)
-    trainer = train(model, processor, config, data, args.out)
+    trainer = train(model, processor, config, data, args.out, files)
     try:
         save(trainer, processor, config, args.model)
         if args.merge and config.lora and trainer.is_world_process_zero():
