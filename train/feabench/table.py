@@ -191,7 +191,7 @@ def draw_units(parts: dict[str, dict], path: Path) -> None:
         )
         axis.set_xticks([i + 0.4 - width / 2 for i in range(len(names))], names)
     axis.set(ylim=(0, 1), ylabel="F1")
-    axis.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=110)
 
 
