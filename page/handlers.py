@@ -5,6 +5,9 @@ truth lives in the `Visit`, which handlers change in place; what a client sends 
 is never read. A visitor's events overlap: a face is chosen while an answer is written, a photo
 changed while a question waits. So a question names its face, and a visit that was `left` is
 never shown again.
+
+A part that was given a dict is not left out by a later yield of the same event: the browser is sent
+differences, which it applies to the dict in place, and what it has not drawn yet is lost.
 """
 
 import contextlib
@@ -12,7 +15,7 @@ import random
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,7 +115,7 @@ class Handlers:
         yield from self.open(get_sample_data("grace_hopper.jpg", asfileobj=False), visit)
 
     def open(self, path: Path, visit: Visit | None) -> Iterator[dict]:
-        """Find the faces of a photo and read the largest."""
+        """Find the faces of a photo and show it; `read` follows."""
         p = self.parts
         yield {p.status: status(note("Finding faces …"))}
         begun = time.perf_counter()
@@ -126,17 +129,16 @@ class Handlers:
             return
         if remark:
             gr.Info(remark)
-        found = [note("found in {n} s", since(begun))]
         reference = visit.reference if visit else None
         fresh = Visit.of(photo, faces, self.predictor.face_size, reference)
+        fresh.found_in = since(begun)
         opened = {
             p.state: fresh,
             p.upload: gr.update(visible=False),
             p.example: gr.update(visible=False),
             p.tools: gr.update(visible=True),
         }
-        yield opened | self.show(fresh)
-        yield from self.read(fresh, found)
+        yield opened | self.show(fresh) | {p.status: status(*self.faces_found(fresh))}
 
     def refuse(self, problem: BadPhoto) -> dict:
         """Say what is wrong with a photo and make room for another."""
@@ -151,14 +153,18 @@ class Handlers:
         visit.chosen = index
         return self.show(visit)
 
-    def read(self, visit: Visit | None, found: Sequence[dict] = ()) -> Iterator[dict]:
+    def faces_found(self, visit: Visit) -> list[dict]:
+        """The status line's words on how many faces there are and how long finding them took."""
+        count = len(visit.faces)
+        faces = note("{n} faces", count) if count > 1 else note("1 face")
+        return [faces, note("found in {n} s", visit.found_in)]
+
+    def read(self, visit: Visit | None) -> Iterator[dict]:
         """Analyse the chosen face, which is shown already, unless that was done."""
-        if not visit or visit.left:
+        if not visit or visit.left or not visit.faces:
             yield {self.parts.status: gr.skip()}
             return
-        chosen, line = visit.chosen, self.parts.status
-        count = len(visit.faces)
-        done = [note("{n} faces", count) if count > 1 else note("1 face"), *found]
+        chosen, line, done, facts = visit.chosen, self.parts.status, self.faces_found(visit), {}
         if chosen not in visit.readings:
             reading = note("reading face {n} …", chosen + 1)
             yield {line: status(*done, reading)}
@@ -169,10 +175,9 @@ class Handlers:
                 yield {line: failed(sentence_for(error))}
                 return
             done.append(note("read in {n} s", since(begun)))
-            if not visit.left:
-                yield self.facts(visit)
+            facts = self.facts(visit)
         if not visit.left:
-            yield {line: status(*done)}
+            yield facts | {line: status(*done)}
 
     def show(self, visit: Visit) -> dict:
         """The photo with the chosen face, and every part that speaks of that face."""
@@ -206,7 +211,7 @@ class Handlers:
         if not visit or visit.left or not visit.reading or visit.reading.attention is None:
             yield skip
             return
-        chosen, reading = visit.chosen, visit.reading
+        chosen, reading, done = visit.chosen, visit.reading, {}
         if chosen not in visit.covered:
             yield {p.status: status(note("covering each crop of face {n} …", chosen + 1))}
             begun = time.perf_counter()
@@ -215,9 +220,10 @@ class Handlers:
             except FAILURES as error:
                 yield {p.status: failed(sentence_for(error))} | skip
                 return
-            yield {p.status: status(note("covered in {n} s", since(begun)))}
-        if visit.chosen == chosen and not visit.left:
-            yield {p.clues: views.clues(reading, self.predictor.crops, visit.covered[chosen])}
+            done = {p.status: status(note("covered in {n} s", since(begun)))}
+        shown = visit.chosen == chosen and not visit.left
+        clues = views.clues(reading, self.predictor.crops, visit.covered[chosen])
+        yield done | ({p.clues: clues} if shown else skip)
 
     def reset(self, visit: Visit | None) -> dict:
         """Make room for another photo; what it is compared with stays."""

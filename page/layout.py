@@ -135,7 +135,7 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     started = p.upload.change(on.start, [p.upload, p.state], opened, preprocess=False, **waiting)
     example = p.example.click(on.start_example, p.state, opened, **waiting)
     chosen = p.stage.select(on.choose, p.state, seen, **QUIET)
-    read = chosen.then(on.read, p.state, seen, **waiting)
+    read = [e.success(on.read, p.state, seen, **waiting) for e in (started, example, chosen)]
     covered = p.clues.select(on.cover, p.state, [p.clues, p.status], **waiting)
     p.comparison.select(on.stop_comparing, p.state, p.comparison, **QUIET)
     packed = p.export.click(on.package, p.state, p.download, **QUIET)
@@ -152,7 +152,7 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     p.chat.undo(on.undo, p.state, [p.chat, p.question], **QUIET)
     p.chat.clear(on.clear, p.state, p.chat, cancels=answered, **QUIET)
 
-    busy = [started, example, read, covered, *answered]
+    busy = [started, example, *read, covered, *answered]
     changed = p.change.click(on.reset, p.state, opened, cancels=busy, **QUIET)
     # a piece of an answer may have been on its way when it was cancelled
     changed.then(lambda: [], None, p.chat, **QUIET)

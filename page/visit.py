@@ -35,6 +35,7 @@ class Visit:
     `portraits` are the aligned faces, cut from the photo at its full size. `reference` is a reading
     of an earlier photo that this one is compared with. A talk holds whole turns only: a question
     enters it together with its answer. `left` is set when the visitor has turned to another photo.
+    `found_in` is how many seconds the search for faces took, as it is shown.
     """
 
     shown_photo: bytes = b""
@@ -48,6 +49,7 @@ class Visit:
     covered: dict[int, Occlusion] = field(default_factory=dict)
     asked: Question | None = None
     left: bool = False
+    found_in: str = ""
     begun: float = field(default_factory=time.time)
 
     @classmethod

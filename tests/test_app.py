@@ -564,6 +564,22 @@ def test_an_answer_given_under_another_event_is_shown(portrait):
     assert shown[handlers.parts.chat][-1]["content"].startswith("You asked: What is")
 
 
+def test_no_part_is_left_out_after_it_was_given_a_dict():
+    """The browser changes the dict in place to what comes next, drawn or not."""
+    handlers = Handlers(StandIn(), place_parts_of_a_page())
+    events = [list(handlers.start_example(None))]
+    visit = events[0][-1][handlers.parts.state]
+    events += [list(handlers.read(visit)), list(handlers.cover(visit))]
+    handlers.ask("What is AU12?", visit)
+    events.append(list(handlers.answer(visit)))
+    for event in events:
+        for before, after in zip(event, event[1:], strict=False):
+            given = {p for p, v in before.items() if isinstance(v, dict) and "__type__" not in v}
+            assert given <= after.keys()
+    assert events[1][-1][handlers.parts.verdict]["expression"] == "Happiness"
+    assert events[2][-1][handlers.parts.clues]
+
+
 def place_parts_of_a_page():
     with gr.Blocks():
         return place_parts()
