@@ -104,7 +104,7 @@ def load_model(
             model = _with_adapter(model, name, adapter)
             model = model.get_base_model() if quantization else model.merge_and_unload()
     except (OSError, ValueError, SafetensorError) as error:
-        raise _cannot_load(name, error) from error
+        raise cannot_load(name, error) from error
     return model
 
 
@@ -143,6 +143,18 @@ def is_llava(name: str | Path) -> bool:
     return AutoConfig.from_pretrained(name).model_type == "llava"
 
 
+def is_feallm(name: str | Path) -> bool:
+    """Tell whether a folder or hub id holds a FEALLM, whole or as an adapter.
+
+    Raises:
+        ModelError: there is no model.
+    """
+    try:
+        return bool(adapter_of(name)) or AutoConfig.from_pretrained(name).model_type == "feallm"
+    except (OSError, ValueError) as error:
+        raise cannot_load(name, error) from error
+
+
 def adapter_of(name: str | Path) -> PeftConfig | None:
     """Return the configuration of a peft adapter, None where there is no adapter."""
     found = cached_file(
@@ -164,7 +176,7 @@ def config_of(name: str | Path, **changes) -> FEALLMConfig:
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise _cannot_load(name, error) from error
+        raise cannot_load(name, error) from error
     if config.model_type == "feallm":
         return config
     if config.model_type != "llava":
@@ -186,9 +198,10 @@ def processor_of(name: str | Path, config: FEALLMConfig) -> FEALLMProcessor:
             return FEALLMProcessor.from_pretrained(name)
         theirs = LlavaProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise _cannot_load(name, error) from error
+        raise cannot_load(name, error) from error
     return FEALLMProcessor.for_config(config, theirs.image_processor, theirs.tokenizer)
 
 
-def _cannot_load(name: str | Path, error: Exception) -> ModelError:
+def cannot_load(name: str | Path, error: Exception) -> ModelError:
+    """Return the error that says in a sentence why a model does not open."""
     return ModelError(f"The model {name} cannot be loaded: {str(error).splitlines()[0]}")

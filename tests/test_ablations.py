@@ -12,7 +12,9 @@ from PIL import Image
 
 from feallm.loading import config_of
 from train import ablations
+from train.parts import StageError
 from train.stage import read_config
+from train.train import check_architecture
 
 SMOKE = Path(__file__).parent.parent / "train" / "configs" / "smoke.yaml"
 
@@ -95,9 +97,6 @@ def test_variants_are_trained_and_measured(tmp_path, command, capsys):
 
 
 def test_an_architecture_nobody_has_is_refused(tmp_path):
-    from train.parts import StageError
-    from train.train import check_architecture
-
     config = config_of(write_llava(tmp_path / "llava"), use_lca=False)
     check_architecture("llava", config, {"use_lca": False})
     with pytest.raises(StageError, match="a FEALLM has no use_local"):

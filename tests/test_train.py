@@ -437,16 +437,7 @@ def test_every_variant_starts_from_the_whole_models_eyes(variant, tmp_path, star
             assert torch.equal(new, old)
     config = ablations.stage(variant, 1, 0)
     assert choose_trainable(made, config.learning_rates)
-    images = processor.image_processor
-    augment = Augment(
-        size=processor.face_size,
-        crop_size=processor.crop_size,
-        crop_groups=processor.crop_groups,
-        mean=images.image_mean,
-        std=images.image_std,
-        train=True,
-    )
-    size = processor.face_size
+    augment, size = Augment.of(processor, train=True), processor.face_size
     tokens = made.model.get_image_features(**augment.inputs(torch.rand(2, 1, size, size)))
     assert all(len(face) == processor.num_image_tokens for face in tokens.pooler_output)
 

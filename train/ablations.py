@@ -25,7 +25,7 @@ import yaml
 
 from train.fea import compose
 from train.stage import TrainConfig, read_config
-from train.variants import Variant, cell, chosen
+from train.variants import Variant, chosen, comparison
 
 CONFIGS = Path(__file__).parent / "configs"
 SCORES = {"expression accuracy": ("expression", "accuracy"), "AU mean F1": ("units", "mean_f1")}
@@ -49,7 +49,9 @@ def train_stage(config: TrainConfig, out: Path, launcher: list[str], *options: o
     return final
 
 
-def run(variant: Variant, seed: int, args: argparse.Namespace, launcher: list[str]) -> list[float]:
+def run(
+    variant: Variant, seed: int, args: argparse.Namespace, launcher: list[str]
+) -> dict[str, float]:
     """Train and measure one variant with one seed, as far as it is not done."""
     folder = args.out / variant.folder / str(seed)
     first, second = (
@@ -67,14 +69,14 @@ def run(variant: Variant, seed: int, args: argparse.Namespace, launcher: list[st
     aligned = train_stage(first, shared / "stage1", launcher, "--model", args.model, *options)
     rows = folder / "fea.json"
     rows.parent.mkdir(parents=True, exist_ok=True)
-    compose.write_rows(compose.rows(args.fea, "train", 0, variant.parts), rows)
+    compose.write_rows(compose.rows(compose.described(args.fea), "train", 0, variant.parts), rows)
     options = ("--data", rows, "--images", args.fea / "cropped_aligned")
     tuned = train_stage(second, folder / "stage2", launcher, "--model", aligned, *options)
     out = folder / "feabench"
     options = ("--benchmark", "feabench", "--data", args.fea, "--out", out)
     call(launcher, "train.evaluate", "--model", tuned, *options)
     scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
-    return [scores[kind][figure] for kind, figure in SCORES.values()]
+    return {name: scores[kind][figure] for name, (kind, figure) in SCORES.items()}
 
 
 def main() -> None:
@@ -99,10 +101,7 @@ def main() -> None:
     for seed in range(args.seeds):
         for variant in variants:
             table[variant.name].append(run(variant, seed, args, launcher))
-    print(f"| variant | paper | {' | '.join(SCORES)} |\n|---|---|{'---|' * len(SCORES)}")
-    for variant in variants:
-        cells = [cell(list(values)) for values in zip(*table[variant.name], strict=True)]
-        print(f"| {variant.name} | {variant.paper} | {' | '.join(cells)} |")
+    print(comparison(list(SCORES), table))
     print(json.dumps({"seeds": args.seeds, "scores": table}))
 
 

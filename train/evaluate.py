@@ -28,10 +28,8 @@ import os
 import sys
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from feallm import Predictor
-from feallm.loading import QUANTIZATIONS, ModelError, adapter_of
+from feallm.loading import QUANTIZATIONS, ModelError, is_feallm
 from feallm.predictor import MINI
 from train.fea.endpoint import EndpointError
 from train.feabench.run import AnotherRun, ask_all
@@ -52,13 +50,7 @@ def open_system(args: argparse.Namespace) -> System:
     if args.endpoint:
         key = os.environ.get("OPENAI_API_KEY")
         return Remote(args.endpoint, args.model, key, args.per_minute)
-    try:
-        is_feallm = (
-            adapter_of(args.model) or AutoConfig.from_pretrained(args.model).model_type == "feallm"
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{args.model}: {str(error).splitlines()[0]}") from error
-    if is_feallm:
+    if is_feallm(args.model):
         return (Deciding if args.as_page else Feallm)(args.model, args.quantization)
     return Chat(args.model, args.quantization)
 

@@ -1,5 +1,7 @@
 """The figures of an evaluation, as scikit-learn defines them, from labels in plain arrays."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -20,6 +22,21 @@ def mean_recall(truth: np.ndarray, said: np.ndarray, classes: int) -> float:
     table = confusion(truth, said, classes)
     present = table.sum(1) > 0
     return float((table.diagonal()[present] / table.sum(1)[present]).mean())
+
+
+def expression_figures(truth: np.ndarray, said: np.ndarray, names: Sequence[str]) -> dict:
+    """Return accuracy, mean recall, the recall of each class that occurs, and the confusion."""
+    table = confusion(truth, said, len(names))
+    return {
+        "accuracy": accuracy(truth, said),
+        "mean_recall": mean_recall(truth, said, len(names)),
+        "recall": {
+            name: float(row[i] / row.sum())
+            for i, (name, row) in enumerate(zip(names, table, strict=True))
+            if row.sum()
+        },
+        "confusion": table.tolist(),
+    }
 
 
 def f1(truth: np.ndarray, said: np.ndarray) -> float:

@@ -19,17 +19,8 @@ def packed_faces(
     faces: Faces, processor: FEALLMProcessor, config: TrainConfig
 ) -> tuple[Dataset, Collate, Order]:
     """Return packed faces with conversations, how they become a batch, and their order."""
-    options, images = config.faces, processor.image_processor
-    augment = Augment(
-        size=processor.face_size,
-        crop_size=processor.crop_size,
-        crop_groups=processor.crop_groups,
-        mean=images.image_mean,
-        std=images.image_std,
-        train=True,
-        strength=options.strength,
-        greyscale=processor.greyscale,
-    )
+    options = config.faces
+    augment = Augment.of(processor, train=True, strength=options.strength)
     dataset = Conversations(
         faces,
         processor.tokenizer,

@@ -3,6 +3,8 @@
 import statistics
 from dataclasses import dataclass, field
 
+from train.figures import table
+
 PARTS = {"s": "summary", "m": "movement", "r": "reasoning"}
 
 
@@ -64,6 +66,21 @@ VARIANTS = (
 def chosen(names: list[str] | None) -> list[Variant]:
     """Return the variants of these names, all when None."""
     return [v for v in VARIANTS if not names or v.name in names]
+
+
+def comparison(figures: list[str], measured: dict[str, list[dict]]) -> str:
+    """Return the table of the ablations.
+
+    Args:
+        figures: names of the columns.
+        measured: for each variant's name the figures of each seed, None for no answer.
+    """
+    rows = [
+        [v.name, v.paper, *(cell([seed[f] for seed in measured[v.name]]) for f in figures)]
+        for v in VARIANTS
+        if v.name in measured
+    ]
+    return table(["variant", "paper", *figures], rows)
 
 
 def cell(values: list[float | None]) -> str:

@@ -67,13 +67,8 @@ def row(entry: dict, index: int, seed: int, kinds: Sequence[str] = KINDS) -> dic
     }
 
 
-def rows(out: Path, split: str, seed: int, kinds: Sequence[str] = KINDS) -> list[dict]:
-    """Return the rows of a split, in the order of the frames.
-
-    Raises:
-        SystemExit: nothing was described.
-    """
-    entries = described(out)
+def rows(entries: list[dict], split: str, seed: int, kinds: Sequence[str] = KINDS) -> list[dict]:
+    """Return the rows of a split of `described` frames, in their order."""
     return [row(e, i, seed, kinds) for i, e in enumerate(entries) if e["split"] == split]
 
 
@@ -128,7 +123,7 @@ def main() -> None:
     args = parser.parse_args()
     entries = described(args.out)
     for split in ("train", "test"):
-        write_rows(rows(args.out, split, args.seed), args.out / f"fea_{split}.json")
+        write_rows(rows(entries, split, args.seed), args.out / f"fea_{split}.json")
     sheet = datasheet(entries, len(read_lines(args.out / "dropped.jsonl")), args.seed)
     (args.out / "DATASHEET.md").write_text(sheet, encoding="utf-8")
 

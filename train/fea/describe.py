@@ -18,7 +18,6 @@ OUT/asked.jsonl): run the same command again after a stop, and nothing is asked 
 """
 
 import argparse
-import base64
 import json
 import os
 import sys
@@ -31,7 +30,7 @@ from feallm.facs import ACTION_UNITS, AUS, describe, parse_analysis
 from feallm.prompts import list_action_units
 from train.fea import writer
 from train.fea.affwild2 import Frame
-from train.fea.endpoint import Endpoint, EndpointError
+from train.fea.endpoint import Endpoint, EndpointError, picture_message
 from train.fea.journal import Journal
 from train.order import draws
 
@@ -87,16 +86,9 @@ def findings(frame: Frame) -> str:
 
 def opening_messages(frame: Frame, picture: bytes) -> list[dict]:
     """Return the talk that asks for a frame's texts."""
-    address = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
     return [
         {"role": "system", "content": INSTRUCTION},
-        {
-            "role": "user",
-            "content": [
-                {"type": "image_url", "image_url": {"url": address}},
-                {"type": "text", "text": findings(frame)},
-            ],
-        },
+        picture_message(picture, "jpeg", findings(frame)),
     ]
 
 

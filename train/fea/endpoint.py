@@ -4,6 +4,7 @@ Requests that fail for a while (a busy server, a rate limit, a lost connection) 
 growing pauses, or after the pause the server asks for; others stop with the server's own words.
 """
 
+import base64
 import random
 import threading
 import time
@@ -27,6 +28,16 @@ class Reply:
     text: str
     prompt_tokens: int
     completion_tokens: int
+
+
+def picture_message(picture: bytes, form: str, text: str) -> dict:
+    """Return what a person sends: an encoded picture ("jpeg" or "png"), then words."""
+    address = f"data:image/{form};base64,{base64.b64encode(picture).decode()}"
+    content = [
+        {"type": "image_url", "image_url": {"url": address}},
+        {"type": "text", "text": text},
+    ]
+    return {"role": "user", "content": content}
 
 
 class Endpoint:

@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis
-from train.metrics import accuracy, confusion, f1, mean_recall
+from train.metrics import expression_figures, f1
 
 _REFUSAL = re.compile(
     r"\b(?:sorry|apologi[sz]e|as an AI|unable to|not able to|(?:can|could|will|do) ?not|"
@@ -43,19 +43,8 @@ def expression_scores(entries: list[dict]) -> dict:
     """Return the figures of the answers on expressions."""
     truth = np.array([EXPRESSIONS.index(e["truth"]) for e in entries])
     said = np.array([EXPRESSIONS.index(e["said"]) if e["said"] else -1 for e in entries])
-    table = confusion(truth, said, len(EXPRESSIONS))
-    return {
-        "faces": len(entries),
-        **_states(entries),
-        "accuracy": accuracy(truth, said),
-        "mean_recall": mean_recall(truth, said, len(EXPRESSIONS)),
-        "recall": {
-            e: float(table[i, i] / table[i].sum())
-            for i, e in enumerate(EXPRESSIONS)
-            if table[i].sum()
-        },
-        "confusion": table.tolist(),
-    }
+    figures = expression_figures(truth, said, EXPRESSIONS)
+    return {"faces": len(entries), **_states(entries), **figures}
 
 
 def unit_scores(entries: list[dict]) -> dict:

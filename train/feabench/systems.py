@@ -4,7 +4,6 @@ Each is given aligned faces and one question about each, and returns what it wri
 see the same faces and read the same words; nothing is known to them from before.
 """
 
-import base64
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from feallm import Predictor
-from feallm.loading import ModelError, quantization_config
+from feallm.loading import ModelError, cannot_load, quantization_config
 from feallm.predictor import best_device, best_dtype
-from train.fea.endpoint import Endpoint
+from train.fea.endpoint import Endpoint, picture_message
 
 MAX_NEW_TOKENS = 256
 FACE_SIZE = 336
@@ -91,7 +90,7 @@ class Chat:
                 model, dtype=dtype, quantization_config=quantization_config(quantization, dtype)
             )
         except (OSError, ValueError) as error:
-            raise ModelError(f"{model} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise cannot_load(model, error) from error
         if not getattr(self.processor, "chat_template", None):
             raise ModelError(f"{model} has no chat template, so it cannot be asked in its own way.")
         if quantization is None:
@@ -140,10 +139,5 @@ class Remote:
     def _ask(self, face: Image.Image, question: Question) -> str:
         buffer = io.BytesIO()
         face.save(buffer, "PNG")
-        address = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-        content = [
-            {"type": "image_url", "image_url": {"url": address}},
-            {"type": "text", "text": question.text},
-        ]
-        talk = [{"role": "user", "content": content}]
+        talk = [picture_message(buffer.getvalue(), "png", question.text)]
         return self.endpoint.ask(talk, 0, MAX_NEW_TOKENS, temperature=0.0).text.strip()

@@ -29,7 +29,7 @@ from train.result import save
 from train.sources import packed_faces
 from train.stage import FaceOptions, TrainConfig
 from train.train import train
-from train.variants import VARIANTS, Variant, cell, chosen
+from train.variants import VARIANTS, Variant, chosen, comparison
 
 VOCABULARY, CONVERSATIONS = 2048, 5_000
 
@@ -125,11 +125,7 @@ def main() -> None:
     for seed in range(args.seeds):  # all variants of one seed first: a table is there early
         for variant in variants:
             table[variant.name].append(run(variant, seed, args))
-    print(f"| variant | paper | {' | '.join(SCORES)} |")
-    print("|---|---|" + "---|" * len(SCORES))
-    for variant in variants:
-        cells = [cell([scores[n] for scores in table[variant.name]]) for n in SCORES]
-        print(f"| {variant.name} | {variant.paper} | {' | '.join(cells)} |")
+    print(comparison(list(SCORES), table))
     print(json.dumps({"steps": args.steps, "seeds": args.seeds, "scores": table}))
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from feallm import FEALLMProcessor
 from feallm.alignment import invert
 from feallm.crops import cut_crops
 from feallm.faces import draw
@@ -144,6 +145,20 @@ class Augment:
         self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
         self.train, self.greyscale = train, greyscale
         self.used, self.unaligned, self.strength = used, unaligned, strength
+
+    @classmethod
+    def of(cls, processor: FEALLMProcessor, **options) -> "Augment":
+        """Return the augmentation of a processor's inputs; `options` are those left to choose."""
+        images = processor.image_processor
+        return cls(
+            size=processor.face_size,
+            crop_size=processor.crop_size,
+            crop_groups=processor.crop_groups,
+            mean=images.image_mean,
+            std=images.image_std,
+            greyscale=processor.greyscale,
+            **options,
+        )
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         canvases = [torch.from_numpy(i["canvas"]).permute(2, 0, 1) for i in items]

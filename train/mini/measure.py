@@ -26,7 +26,7 @@ from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from train.agreement import disagreements, kind_of
 from train.fea.questions import HELD_OUT
 from train.feabench.sets import zipped
-from train.metrics import accuracy, calibration_error, confusion, f1, mean_recall
+from train.metrics import calibration_error, expression_figures, f1
 
 SETS = ("ferplus", "ckplus_validation", "expw")
 
@@ -59,19 +59,11 @@ def evaluate_set(
             units_truth.append(item.aus)
             units_said.append(parse_analysis(reading.movements).aus)
     truth, said, confidence = np.array(truth), np.array(said), np.array(confidence)
-    table = confusion(truth, said, len(EXPRESSIONS))
     result = {
         "faces": len(items),
         "with_expression": len(truth),
-        "accuracy": accuracy(truth, said),
-        "mean_recall": mean_recall(truth, said, len(EXPRESSIONS)),
         "calibration_error": calibration_error(truth == said, confidence),
-        "recall": {
-            e: float(table[i, i] / table[i].sum())
-            for i, e in enumerate(EXPRESSIONS)
-            if table[i].sum()
-        },
-        "confusion": table.tolist(),
+        **expression_figures(truth, said, EXPRESSIONS),
     }
     if units_truth:
         result["au_f1"] = {
