@@ -5,7 +5,8 @@ Run as:
     python -m benchmarks.mini [--photos FOLDER] [--threads 2]
 
 Every figure is a median over faces after one of each was not counted. Without `--photos` the
-faces are smooth noise: the model works as hard on them. The last line is one JSON object.
+faces are smooth noise: the model works as hard on them. Answers to several visitors are timed one
+by one and at once, in turn. The last line is one JSON object.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,7 @@ from feallm import Predictor
 from feallm.__main__ import list_photos
 from feallm.faces import align_face, detect_faces
 from feallm.photos import open_photo
-from feallm.predictor import MINI
+from feallm.predictor import MINI, Reading
 
 STEPS = {  # what analyse() calls, in order
     "eyes: vision tower, LCA, MPP": "_encode",
@@ -32,6 +35,8 @@ STEPS = {  # what analyse() calls, in order
     "action units": "_decide_action_units",
     "three texts": "_texts",
 }
+VISITORS = 4
+"""Who ask at once."""
 ASKED = [{"role": "user", "content": "Is the smile genuine?"}]
 
 
@@ -65,6 +70,15 @@ def timed(function: Callable, seconds: list[float]) -> Callable:
         return result
 
     return call
+
+
+def answers(predictor: Predictor, readings: list[Reading], at_once: int) -> float:
+    """Return the seconds that a question about each face takes, so many visitors at a time."""
+    copies = [replace(reading) for reading in readings]  # of a copy nothing was read before
+    start = time.perf_counter()
+    with ThreadPoolExecutor(at_once) as visitors:
+        list(visitors.map(lambda reading: "".join(predictor.stream(reading, ASKED)), copies))
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -101,6 +115,9 @@ def main() -> None:
         first.append(time.perf_counter() - start)
         list(pieces)
         whole.append(time.perf_counter() - start)
+    asked = [predictor.analyse(face, texts=False) for face in faces[:VISITORS]]
+    rounds = [[answers(predictor, asked, n) for n in (1, VISITORS)] for _ in range(3)]
+    one_by_one, at_once = (statistics.median(times) for times in zip(*rounds, strict=True))
     result = {
         "model": predictor.name,
         "device": str(predictor.device),
@@ -114,6 +131,9 @@ def main() -> None:
         "analysis_slowest_s": max(analysis),
         "first_words_s": statistics.median(first),
         "chat_answer_s": statistics.median(whole),
+        "visitors": len(asked),
+        "answers_one_by_one_s": one_by_one,
+        "answers_at_once_s": at_once,
         "steps_s": {name: statistics.median(seconds) for name, seconds in steps.items()},
     }
     print(
@@ -127,6 +147,10 @@ def main() -> None:
         print(f"  {name:<28} {seconds:7.3f} s {seconds / result['analysis_s']:6.0%}")
     print(f"first words of a chat answer   {result['first_words_s']:7.3f} s")
     print(f"whole chat answer              {result['chat_answer_s']:7.3f} s")
+    print(
+        f"answers to {len(asked)} visitors          {one_by_one:7.3f} s one by one, "
+        f"{at_once:.3f} s at once ({one_by_one / at_once:.1f} times as fast)"
+    )
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}))
 
 

@@ -11,6 +11,8 @@ from feallm.loading import ModelError
 
 BYTES = {"int8": 1.0, "nf4": 0.53}
 """Of a quantized weight of the language model; NF4 with its doubly quantised scales."""
+VOICES = 8
+"""Answers at most that are written at once; more wait."""
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -52,6 +54,15 @@ def free(device: torch.device) -> int:
     available = psutil.virtual_memory().available
     limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.exists() else "max"
     return available if limit == "max" else min(available, int(limit))
+
+
+def voices(config: FEALLMConfig, device: torch.device, dtype: torch.dtype) -> int:
+    """Return how many answers may be written at once beside a loaded model: 1 to `VOICES`.
+
+    Each may need the longest talk's cache twice, while caches are joined or parted.
+    """
+    talk = need(config, dtype, None).talk
+    return int(min(VOICES, max(1, free(device) // (2 * talk))))
 
 
 def check(

@@ -7,6 +7,7 @@ face has the last word. Then it writes the paper's three texts in one batch, eac
 was decided, so that texts and probabilities agree.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ import torch
 from PIL import Image, ImageOps
 
 from feallm import memory, prompts
+from feallm.chorus import Chorus
 from feallm.conversation import Message
 from feallm.crops import Crop, list_crops
 from feallm.facs import AUS, EXPRESSIONS
-from feallm.generation import Reader, common_length, complete, stream
+from feallm.generation import Reader, common_length, complete
 from feallm.loading import AS_LLAVA, ModelError, config_of, is_llava, load
 from feallm.talks import Talks
 
@@ -101,7 +103,8 @@ class Predictor:
 
     Args:
         model: folder or hub id of a FEALLM, or of a LLaVA-1.5: that one is asked as it is
-            (`loading.AS_LLAVA`), and `tuned` is False.
+            (`loading.AS_LLAVA`), and `tuned` is False. `voices` answers at most should be
+            streamed at once: the memory left after loading says how many.
         device, dtype: chosen by `best_device` and `best_dtype` when None.
         quantization: of the language model, one of `loading.QUANTIZATIONS`.
         say: told the memory needed before anything is loaded, and what else to know of the model.
@@ -135,7 +138,8 @@ class Predictor:
             self.model.to(self.device)
         self.model.eval()
         self.tokenizer = self.processor.tokenizer
-        self._talks = Talks(self.model)
+        self._talks, self._chorus = Talks(self.model), Chorus(self.model)
+        self.voices = memory.voices(config, self.device, self.dtype)
 
     @property
     def face_size(self) -> int:
@@ -254,6 +258,7 @@ class Predictor:
 
         The model first reads its own short answers about the face, so that the talk and the
         analysis agree. Of a follow-up question it reads only what it has not read yet (`Talks`).
+        Answers streamed at once are written together (`Chorus`).
 
         Raises:
             QuestionTooLong, ValueError: as `fitting`.
@@ -267,17 +272,14 @@ class Predictor:
             with torch.inference_mode():
                 reader.turn_to(ids)
             eos = self.tokenizer.eos_token_id
-            tokens = stream(reader, eos, MAX_NEW_TOKENS, temperature, generator)
-            while True:
-                with torch.inference_mode():
-                    token = next(tokens, None)
-                if token is None:
-                    return
-                written.append(token)
-                text = self.tokenizer.decode(written, skip_special_tokens=True)
-                if not text.endswith("\ufffd"):  # a letter of several bytes is still incomplete
-                    yield text[len(shown) :]
-                    shown = text
+            tokens = self._chorus.stream(reader, eos, MAX_NEW_TOKENS, temperature, generator)
+            with contextlib.closing(tokens):
+                for token in tokens:
+                    written.append(token)
+                    text = self.tokenizer.decode(written, skip_special_tokens=True)
+                    if not text.endswith("\ufffd"):  # a letter of several bytes is incomplete yet
+                        yield text[len(shown) :]
+                        shown = text
 
     def _encode(self, faces: Sequence[Image.Image]) -> tuple[dict, torch.Tensor]:
         """`FEALLMModel.fuse` of B faces, and their image tokens (B, K, D_t)."""

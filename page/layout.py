@@ -23,7 +23,7 @@ PRIVACY = (
 SCRIPTS = {"looks": ["details"], "units": ["details"], "matrix": ["details", "matrix"]}
 """Templates with a script of others; the other templates' scripts bear their own names."""
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
-"""One model: all its listeners share a queue."""
+"""One model: all its listeners share a queue, but answers, which are written together."""
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -129,7 +129,9 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     seen = [p.stage, p.status, p.chat, *p.suggestions, *p.evidence]
     opened = [p.state, p.upload, p.example, p.tools, p.question, *seen]
     settled = [p.question, p.chat, p.status, *p.suggestions]
-    waiting = MODEL | QUIET | {"show_progress": "minimal", "show_progress_on": p.status}
+    shown = QUIET | {"show_progress": "minimal", "show_progress_on": p.status}
+    waiting = MODEL | shown
+    talking = {"concurrency_id": "talk", "concurrency_limit": on.predictor.voices} | shown
     demo.load(on.greet, None, p.header, **QUIET)
 
     started = p.upload.change(on.start, [p.upload, p.state], opened, preprocess=False, **waiting)
@@ -144,7 +146,7 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     asking = [(p.question.submit, p.question), *[(b.click, b) for b in p.suggestions]]
     taken = [event(on.ask, [source, p.state], settled, **QUIET) for event, source in asking]
     taken.append(p.chat.retry(on.retry, p.state, settled, **QUIET))
-    answered = [t.success(on.answer, p.state, [p.chat, p.status], **waiting) for t in taken]
+    answered = [t.success(on.answer, p.state, [p.chat, p.status], **talking) for t in taken]
     for event in answered:
         event.success(on.settle, p.state, settled, **QUIET)
         event.failure(on.drop, p.state, settled, **QUIET)

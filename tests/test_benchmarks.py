@@ -28,6 +28,7 @@ def test_the_mini_benchmark_ends_in_one_json_line():
     result = run("benchmarks.mini", "--faces", "2")
     assert result["faces"] == 2 and result["input"] == "noise"
     assert all(seconds > 0 for seconds in result["steps_s"].values())
+    assert result["visitors"] == 2 and result["answers_at_once_s"] > 0
     assert 0 < result["first_words_s"] <= result["chat_answer_s"]
     # of two faces the median is the mean: the steps cannot take longer than the whole
     assert sum(result["steps_s"].values()) <= result["analysis_s"] + 1e-3

@@ -135,6 +135,7 @@ def test_two_at_once_do_not_share_a_cache(exact, readings):
 
 def test_a_lent_gpus_worker_keeps_nothing(exact, readings):
     copy = pickle.loads(pickle.dumps(readings[0]))
+    gc.collect()
     before = len(exact._talks._readers)
     "".join(exact.stream(copy, [user("What is AU12?")]))
     del copy

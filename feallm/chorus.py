@@ -1,0 +1,163 @@
+"""Several visitors' answers written together: one pass of the model gives each its next token.
+
+A token costs reading all weights once, for one answer or for eight. Whoever asks joins at the next
+token and leaves at any; an answer alone is written as `generation.stream` writes it. The answers
+are the same either way (`tests/test_chorus.py`, in fp32; in bf16 a tie may round the other way).
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from feallm.generation import Model, Reader, pick
+
+
+@dataclass(eq=False)
+class Voice:
+    """One answer while it is written: `tokens` are its ids, then None or what went wrong."""
+
+    reader: Reader
+    eos_token_id: int
+    max_new_tokens: int
+    temperature: float
+    generator: torch.Generator | None
+    tokens: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    stopped: bool = False
+    left: threading.Event = field(default_factory=threading.Event)
+    written: int = 0
+
+    def next_token(self) -> int | None:
+        """Choose the next id; None where the answer ends."""
+        if self.stopped or self.written == self.max_new_tokens:
+            return None
+        token = pick(self.reader.logits[0], self.temperature, self.generator)
+        self.written += 1
+        return None if token == self.eos_token_id else token
+
+    def leave(self, error: Exception | None = None) -> None:
+        self.left.set()
+        self.tokens.put(error)
+
+
+class Together:
+    """Readers of one face each whose key-value caches are one, padded on the left."""
+
+    def __init__(self, model: Model, readers: list[Reader]):
+        self.model, self.readers = model, readers
+        lengths = [len(r.ids) for r in readers]
+        self.pads = [max(lengths) - n for n in lengths]
+        self.cache = DynamicCache(config=model.config.text_config)
+        for number, layers in enumerate(zip(*(r.cache.layers for r in readers), strict=True)):
+            keys, values = (
+                torch.cat(
+                    [
+                        F.pad(getattr(layer, part), (0, 0, pad, 0))
+                        for layer, pad in zip(layers, self.pads, strict=True)
+                    ]
+                )
+                for part in ("keys", "values")
+            )
+            self.cache.update(keys, values, number)
+        for reader in readers:
+            reader.cache = None  # until they part: once is enough in memory
+        ones = torch.ones(len(readers), max(lengths), dtype=torch.long, device=model.device)
+        self.mask = (ones.cumsum(1) > torch.tensor(self.pads, device=model.device)[:, None]).long()
+
+    def read(self, tokens: list[int]) -> None:
+        """Read one more id with each reader."""
+        ids = torch.tensor(tokens, device=self.model.device)[:, None]
+        self.mask = F.pad(self.mask, (0, 1), value=1)
+        out = self.model.model.language_model(
+            inputs_embeds=self.model.get_input_embeddings()(ids),
+            attention_mask=self.mask,
+            position_ids=self.mask.sum(1, keepdim=True) - 1,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        logits = self.model.lm_head(out.last_hidden_state[:, -1]).float()
+        for row, (reader, token) in enumerate(zip(self.readers, tokens, strict=True)):
+            reader.ids.append(token)
+            reader.logits = logits[row : row + 1]
+
+    def part(self) -> None:
+        """Give every reader its own cache back."""
+        for row, (reader, pad) in enumerate(zip(self.readers, self.pads, strict=True)):
+            reader.cache = DynamicCache(config=self.model.config.text_config)
+            for number, layer in enumerate(self.cache.layers):
+                keys, values = (
+                    part[row : row + 1, :, pad:].clone() for part in (layer.keys, layer.values)
+                )
+                reader.cache.update(keys, values, number)
+
+
+class Chorus:
+    """Writes the answers of one model; `stream` may be called from any thread."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        self._voices: list[Voice] = []
+        self._lock = threading.Lock()
+
+    def stream(
+        self,
+        reader: Reader,
+        eos_token_id: int,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[int]:
+        """Yield the ids of one face's answer as they are written.
+
+        They may be written ahead of their reading. Closed, it ends at the next token, and returns
+        when nobody else reads with the reader.
+        """
+        voice = Voice(reader, eos_token_id, max_new_tokens, temperature, generator)
+        with self._lock:
+            self._voices.append(voice)
+            if len(self._voices) == 1:
+                threading.Thread(target=self._write, daemon=True).start()
+        try:
+            while isinstance(token := voice.tokens.get(), int):
+                yield token
+            if token:
+                raise token
+        finally:
+            voice.stopped = True
+            voice.left.wait()
+
+    @torch.inference_mode()
+    def _write(self) -> None:
+        """Write until there is nobody left to write for."""
+        together = None
+        while voices := self._singing():
+            try:
+                going = {v: token for v in voices if (token := v.next_token()) is not None}
+                readers = [v.reader for v in going]
+                if together and together.readers != readers:
+                    together.part()
+                    together = None
+                if len(readers) > 1 and not together:
+                    together = Together(self.model, readers)
+                for voice in voices:
+                    if voice not in going:
+                        voice.leave()
+                for voice, token in going.items():
+                    voice.tokens.put(token)
+                if together:
+                    together.read(list(going.values()))
+                elif readers:
+                    readers[0].read(list(going.values()))
+            except Exception as error:  # of whatever kind: it is raised where the answer is read
+                together = None
+                for voice in voices:
+                    voice.leave(error)
+
+    def _singing(self) -> list[Voice]:
+        with self._lock:
+            self._voices = [v for v in self._voices if not v.left.is_set()]
+            return list(self._voices)
