@@ -48,6 +48,7 @@ def lend_gpu(predictor: Predictor | None) -> None:
     predictor.analyse = spaces.GPU(predictor.analyse, duration=lambda face, texts=True: 20)
     predictor.chances = spaces.GPU(predictor.chances, duration=lambda faces, aus: 5 + len(faces))
     predictor.stream = spaces.GPU(predictor.stream, duration=lambda reading, messages, *_: 40)
+    predictor.voices = 1  # each call has a process of its own: nothing is written together
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ are the same either way (`tests/test_chorus.py`, in fp32; in bf16 a tie may roun
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -26,9 +26,10 @@ class Voice:
     max_new_tokens: int
     temperature: float
     generator: torch.Generator | None
+    leaving: Callable[[], None]
     tokens: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
     stopped: bool = False
-    left: threading.Event = field(default_factory=threading.Event)
+    left: bool = False
     written: int = 0
 
     def next_token(self) -> int | None:
@@ -40,8 +41,12 @@ class Voice:
         return None if token == self.eos_token_id else token
 
     def leave(self, error: Exception | None = None) -> None:
-        self.left.set()
-        self.tokens.put(error)
+        """End the answer; its reader is handed back unless it may hold half a token."""
+        if not self.left:
+            self.left = True
+            if error is None:
+                self.leaving()
+            self.tokens.put(error)
 
 
 class Together:
@@ -110,17 +115,16 @@ class Chorus:
         max_new_tokens: int,
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
+        leaving: Callable[[], None] = lambda: None,
     ) -> Iterator[int]:
-        """Yield the ids of one face's answer as they are written.
+        """Yield the ids of one face's answer as they are written, which may be ahead of this.
 
-        They may be written ahead of their reading. Closed, it ends at the next token, and returns
-        when nobody else reads with the reader.
+        Closed, it returns at once and writing ends at the next token. `leaving` is called when
+        nobody reads with the reader any more, before the last id's end is told; after an error,
+        which is raised here, it is not.
         """
-        voice = Voice(reader, eos_token_id, max_new_tokens, temperature, generator)
-        with self._lock:
-            self._voices.append(voice)
-            if len(self._voices) == 1:
-                threading.Thread(target=self._write, daemon=True).start()
+        voice = Voice(reader, eos_token_id, max_new_tokens, temperature, generator, leaving)
+        self._join(voice)
         try:
             while isinstance(token := voice.tokens.get(), int):
                 yield token
@@ -128,7 +132,22 @@ class Chorus:
                 raise token
         finally:
             voice.stopped = True
-            voice.left.wait()
+            token = None  # an error holds this frame, which would hold the error and all caches
+
+    def _join(self, voice: Voice) -> None:
+        with self._lock:
+            self._voices.append(voice)
+            if len(self._voices) == 1:
+                try:
+                    threading.Thread(target=self._write, daemon=True).start()
+                except RuntimeError:  # no more threads: the next one who asks shall try again
+                    self._voices.clear()
+                    raise
+
+    def _singing(self) -> list[Voice]:
+        with self._lock:
+            self._voices = [v for v in self._voices if not v.left]
+            return list(self._voices)
 
     @torch.inference_mode()
     def _write(self) -> None:
@@ -136,28 +155,29 @@ class Chorus:
         together = None
         while voices := self._singing():
             try:
-                going = {v: token for v in voices if (token := v.next_token()) is not None}
-                readers = [v.reader for v in going]
-                if together and together.readers != readers:
-                    together.part()
-                    together = None
-                if len(readers) > 1 and not together:
-                    together = Together(self.model, readers)
-                for voice in voices:
-                    if voice not in going:
-                        voice.leave()
-                for voice, token in going.items():
-                    voice.tokens.put(token)
-                if together:
-                    together.read(list(going.values()))
-                elif readers:
-                    readers[0].read(list(going.values()))
+                together = self._step(voices, together)
             except Exception as error:  # of whatever kind: it is raised where the answer is read
                 together = None
                 for voice in voices:
                     voice.leave(error)
 
-    def _singing(self) -> list[Voice]:
-        with self._lock:
-            self._voices = [v for v in self._voices if not v.left.is_set()]
-            return list(self._voices)
+    def _step(self, voices: list[Voice], together: Together | None) -> Together | None:
+        """Write one token of each voice; return the readers as they read together, if they do."""
+        tokens = {v: v.next_token() for v in voices}
+        going = {v: token for v, token in tokens.items() if token is not None}
+        readers = [v.reader for v in going]
+        if together and together.readers != readers:
+            together.part()
+            together = None
+        for voice in voices:
+            if voice not in going:
+                voice.leave()
+        if len(readers) > 1 and not together:
+            together = Together(self.model, readers)
+        for voice, token in going.items():
+            voice.tokens.put(token)
+        if together:
+            together.read(list(going.values()))
+        elif readers:
+            readers[0].read(list(going.values()))
+        return together

@@ -53,16 +53,19 @@ def free(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     available = psutil.virtual_memory().available
     limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.exists() else "max"
-    return available if limit == "max" else min(available, int(limit))
+    if limit == "max":
+        return available
+    return min(available, int(limit) - psutil.Process().memory_info().rss)
 
 
-def voices(config: FEALLMConfig, device: torch.device, dtype: torch.dtype) -> int:
+def voices(config: FEALLMConfig, device: torch.device, dtype: torch.dtype, kept: int) -> int:
     """Return how many answers may be written at once beside a loaded model: 1 to `VOICES`.
 
-    Each may need the longest talk's cache twice, while caches are joined or parted.
+    Each may need the longest talk's cache twice, while caches are joined or parted; room for an
+    analysis and for the talks that wait (`kept`, in bytes) is left aside.
     """
     talk = need(config, dtype, None).talk
-    return int(min(VOICES, max(1, free(device) // (2 * talk))))
+    return int(min(VOICES, max(1, (free(device) - kept - talk) // (2 * talk))))
 
 
 def check(

@@ -11,6 +11,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,7 @@ class Predictor:
         self.model.eval()
         self.tokenizer = self.processor.tokenizer
         self._talks, self._chorus = Talks(self.model), Chorus(self.model)
-        self.voices = memory.voices(config, self.device, self.dtype)
+        self.voices = memory.voices(config, self.device, self.dtype, self._talks.kept_bytes)
 
     @property
     def face_size(self) -> int:
@@ -267,19 +268,24 @@ class Predictor:
         generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
         written: list[int] = []
         shown = ""
-        with self._talks.reader(reading) as reader:
-            # inference_mode does not survive a yield into other code: it is entered for each step
-            with torch.inference_mode():
-                reader.turn_to(ids)
-            eos = self.tokenizer.eos_token_id
-            tokens = self._chorus.stream(reader, eos, MAX_NEW_TOKENS, temperature, generator)
-            with contextlib.closing(tokens):
-                for token in tokens:
-                    written.append(token)
-                    text = self.tokenizer.decode(written, skip_special_tokens=True)
-                    if not text.endswith("\ufffd"):  # a letter of several bytes is incomplete yet
-                        yield text[len(shown) :]
-                        shown = text
+        reader = self._talks.take(reading)
+        with torch.inference_mode():
+            reader.turn_to(ids)
+        tokens = self._chorus.stream(
+            reader,
+            self.tokenizer.eos_token_id,
+            MAX_NEW_TOKENS,
+            temperature,
+            generator,
+            leaving=partial(self._talks.keep, reading, reader),
+        )
+        with contextlib.closing(tokens):
+            for token in tokens:
+                written.append(token)
+                text = self.tokenizer.decode(written, skip_special_tokens=True)
+                if not text.endswith("\ufffd"):  # a letter of several bytes is still incomplete
+                    yield text[len(shown) :]
+                    shown = text
 
     def _encode(self, faces: Sequence[Image.Image]) -> tuple[dict, torch.Tensor]:
         """`FEALLMModel.fuse` of B faces, and their image tokens (B, K, D_t)."""

@@ -6,8 +6,6 @@ question shares with it: a talk that was stopped, undone, asked again or shorten
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -33,24 +31,14 @@ class Talks:
         self._readers: WeakKeyDictionary[Reading, Reader] = WeakKeyDictionary()  # oldest first
         self._lock = threading.Lock()
 
-    @contextmanager
-    def reader(self, reading: "Reading") -> Iterator[Reader]:
-        """Lend the reader of a talk; whoever asks for it meanwhile is given a new one.
-
-        It is kept when the answer ends and when it is stopped, which happens between two tokens;
-        not after an error, which may have left half a token in it.
-        """
+    def take(self, reading: "Reading") -> Reader:
+        """Return the reader of a talk; whoever asks until it is kept again is given a new one."""
         with self._lock:
             reader = self._readers.pop(reading, None)
-        reader = reader or Reader(self.model, reading.image_embeds)
-        try:
-            yield reader
-        except GeneratorExit:
-            self._keep(reading, reader)
-            raise
-        self._keep(reading, reader)
+        return reader or Reader(self.model, reading.image_embeds)
 
-    def _keep(self, reading: "Reading", reader: Reader) -> None:
+    def keep(self, reading: "Reading", reader: Reader) -> None:
+        """Keep a reader between two tokens; after an error, with half a token in it, do not."""
         with self._lock:
             self._readers[reading] = reader
             kept = list(self._readers.items())

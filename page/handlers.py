@@ -32,6 +32,8 @@ from feallm.predictor import QuestionTooLong, excuse
 from page.visit import Question, Visit
 
 MAX_QUESTION = 1000
+LOOK_SECONDS = 0.1
+"""Between two looks at an answer that another event writes."""
 FAILURES = (RuntimeError, gr.Error)
 """What the model raises here, and what a lent GPU's queue makes of it."""
 
@@ -164,8 +166,9 @@ class Handlers:
         if not visit or visit.left or not visit.faces:
             yield {self.parts.status: gr.skip()}
             return
-        chosen, line, done, facts = visit.chosen, self.parts.status, self.faces_found(visit), {}
-        if chosen not in visit.readings:
+        line, done, facts = self.parts.status, self.faces_found(visit), {}
+        # again where another face was chosen meanwhile, whose own event the page has left out
+        while (chosen := visit.chosen) not in visit.readings and not visit.left:
             reading = note("reading face {n} …", chosen + 1)
             yield {line: status(*done, reading)}
             begun = time.perf_counter()
@@ -174,7 +177,7 @@ class Handlers:
             except FAILURES as error:
                 yield {line: failed(sentence_for(error))}
                 return
-            done.append(note("read in {n} s", since(begun)))
+            done = [*self.faces_found(visit), note("read in {n} s", since(begun))]
             facts = self.facts(visit)
         if not visit.left:
             yield facts | {line: status(*done)}
@@ -300,14 +303,19 @@ class Handlers:
     def answer(self, visit: Visit | None) -> Iterator[dict]:
         """Stream the answer; what was written when a visitor stops or leaves stays in the talk."""
         p, question = self.parts, visit.asked if visit else None
-        if not question or question.started:
-            # an event cancelled before it waited in line may have answered in this one's place
+        if not question:
             yield {p.chat: visit.shown() if visit else gr.skip()}
+            return
+        if not question.claim():
+            # an event cancelled before it waited in line answers in this one's place
+            while visit.asked is question and not visit.left:
+                yield {p.chat: visit.shown()}
+                time.sleep(LOOK_SECONDS)
+            yield {p.chat: visit.shown()}
             return
         reading, talk = visit.readings[question.face], visit.talks.setdefault(question.face, [])
         asked = [*talk, {"role": "user", "content": question.text}]
         written = {"role": "assistant", "content": ""}
-        question.started = True
         talk += [asked[-1], written]
         begun = time.perf_counter()
         try:

@@ -1,6 +1,7 @@
 """What one visitor has: a photo, its faces, what was read in them and the talks about them."""
 
 import io
+import threading
 import time
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +27,13 @@ class Question:
     text: str
     temperature: float = 0.0
     started: bool = False
+    _claim: threading.Lock = field(default_factory=threading.Lock)
+
+    def claim(self) -> bool:
+        """Begin the answer; False where another event did."""
+        claimed = self._claim.acquire(blocking=False)
+        self.started = True
+        return claimed
 
 
 @dataclass

@@ -23,7 +23,7 @@ class StandIn:
 
     name, device, face_size, tuned = "stand-in", torch.device("cpu"), 96, True
     thresholds = dict.fromkeys(AUS, 0.5)
-    voices = 4
+    voices = 1
     crops = list_crops(list(CROP_GROUPS))
 
     def __init__(self):

@@ -75,7 +75,7 @@ def test_options_come_from_the_environment(monkeypatch, launched):
 
     def load(model, device, quantization, say):
         seen.update(model=model, device=device, quantization=quantization)
-        return SimpleNamespace(name="seen", device=device, tuned=True)
+        return SimpleNamespace(name="seen", device=device, tuned=True, voices=1)
 
     monkeypatch.setattr(app, "Predictor", load)
     values = {"MODEL": "there", "DEVICE": "cpu", "HOST": "0.0.0.0", "PORT": "8123", "QUEUE": "7"}
