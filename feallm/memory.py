@@ -55,7 +55,7 @@ def free(device: torch.device) -> int:
     limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.exists() else "max"
     if limit == "max":
         return available
-    return min(available, int(limit) - psutil.Process().memory_info().rss)
+    return max(0, min(available, int(limit) - psutil.Process().memory_info().rss))
 
 
 def voices(config: FEALLMConfig, device: torch.device, dtype: torch.dtype, kept: int) -> int:

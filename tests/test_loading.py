@@ -3,9 +3,11 @@
 import json
 import shutil
 from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import tiny_config
 from layouts import write_llava
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -171,8 +173,11 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
     machine = namedtuple("Memory", "available")(8 * 2**30)
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: machine)
     monkeypatch.setattr(memory, "CONTAINER_LIMIT", tmp_path / "memory.max")
+    used = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=2**28))
+    monkeypatch.setattr(memory.psutil, "Process", lambda: used)
     assert memory.free(device_of("cpu")) == 8 * 2**30  # no container
-    for limit, there in (("max\n", 8 * 2**30), (f"{2**30}\n", 2**30), (f"{2**40}\n", 8 * 2**30)):
+    limits = (("max\n", 8 * 2**30), (f"{2**30}\n", 3 * 2**28), (f"{2**40}\n", 8 * 2**30))
+    for limit, there in (*limits, (f"{2**27}\n", 0)):
         (tmp_path / "memory.max").write_text(limit)
         assert memory.free(device_of("cpu")) == there
 
@@ -193,3 +198,11 @@ def test_memory_is_said_before_anything_is_loaded(llava, monkeypatch):
 def test_a_device_that_is_not_there_is_a_sentence(name):
     with pytest.raises(ModelError, match=f"{name}.*cpu"):
         device_of(name)
+
+
+def test_answers_at_once_are_as_many_as_the_memory_holds(monkeypatch):
+    config, cpu = tiny_config(), device_of("cpu")
+    talk = memory.need(config, torch.float32, None).talk
+    for free, count in ((100 * talk, memory.VOICES), (9.5 * talk, 4), (2 * talk, 1), (0, 1)):
+        monkeypatch.setattr(memory, "free", lambda _, free=free: free + 10)
+        assert memory.voices(config, cpu, torch.float32, kept=10) == count
