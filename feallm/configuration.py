@@ -28,6 +28,11 @@ class FEALLMConfig(LlavaConfig):
         lca_attention_scale: None, or the number that turns the clues' scores into scaled cosines
             (ours; see `lca`).
         lca_dropout: dropout on the clues while training.
+        vision_stem_channels: output channels of the convolution stages that make the vision tower's
+            patches (ours; see `stem`); each halves the side, the last is the tower's width. Empty:
+            CLIP's single convolution.
+        vision_stem_depths: convolutions in each of these stages.
+        vision_stem_norm: after each of its convolutions; as `lca_norm`.
         use_lca: off, there is no local token and nothing local in the fusion (ablation).
         use_mpp: off, the projector is LLaVA's: its MLP on the deep features (ablation).
         mpp_shallow: fuse shallow features into the deep ones (Eq 4; ablation).
@@ -54,6 +59,9 @@ class FEALLMConfig(LlavaConfig):
     lca_norm: str = "group"
     lca_dropout: float = 0.0
     lca_attention_scale: float | None = None
+    vision_stem_channels: list[int] | tuple[int, ...] = ()
+    vision_stem_depths: list[int] | tuple[int, ...] = ()
+    vision_stem_norm: str = "group"
     use_lca: bool = True
     use_mpp: bool = True
     mpp_shallow: bool = True
@@ -78,6 +86,8 @@ class FEALLMConfig(LlavaConfig):
         self.crop_groups = list(self.crop_groups)
         self.lca_channels = list(self.lca_channels)
         self.lca_depths = list(self.lca_depths)
+        self.vision_stem_channels = list(self.vision_stem_channels)
+        self.vision_stem_depths = list(self.vision_stem_depths)
         self.mpp_shallow_layers = list(self.mpp_shallow_layers)
         self.action_unit_thresholds = list(self.action_unit_thresholds)
         self._check()
@@ -93,16 +103,18 @@ class FEALLMConfig(LlavaConfig):
             )
         if self.use_lca and not self.crop_groups:
             raise ValueError("use_lca needs at least one of the crop_groups.")
-        if self.lca_norm not in NORMS:
-            raise ValueError(f"lca_norm is {self.lca_norm!r}: one of {NORMS}.")
-        if self.lca_norm == "group" and any(width % 8 for width in self.lca_channels):
-            raise ValueError(
-                f"lca_channels {self.lca_channels} must be multiples of 8 (GroupNorm)."
+        for part in ("lca", "vision_stem"):
+            channels, depths, norm = (
+                getattr(self, f"{part}_{field}") for field in ("channels", "depths", "norm")
             )
-        if len(self.lca_depths) != len(self.lca_channels) or min(self.lca_depths) < 1:
-            raise ValueError(
-                f"lca_depths {self.lca_depths}: one number >= 1 for each of lca_channels."
-            )
+            if norm not in NORMS:
+                raise ValueError(f"{part}_norm is {norm!r}: one of {NORMS}.")
+            if norm == "group" and any(width % 8 for width in channels):
+                raise ValueError(f"{part}_channels {channels} must be multiples of 8 (GroupNorm).")
+            if len(depths) != len(channels) or min(depths, default=1) < 1:
+                raise ValueError(
+                    f"{part}_depths {depths}: one number >= 1 for each of {part}_channels."
+                )
         if self.crop_size < 2 ** len(self.lca_channels):
             raise ValueError(
                 f"crop_size {self.crop_size} is too small for {len(self.lca_channels)} halvings."
@@ -111,6 +123,17 @@ class FEALLMConfig(LlavaConfig):
         if vision.image_size % vision.patch_size:
             raise ValueError(
                 f"image_size {vision.image_size} is no multiple of patch {vision.patch_size}."
+            )
+        stem = self.vision_stem_channels
+        if stem and vision.patch_size != 2 ** len(stem):
+            raise ValueError(
+                f"{len(stem)} stages of vision_stem_channels make patches of {2 ** len(stem)} "
+                f"pixels; patch_size is {vision.patch_size}."
+            )
+        if stem and stem[-1] != vision.hidden_size:
+            raise ValueError(
+                f"The last of vision_stem_channels is {stem[-1]}; the tower is "
+                f"{vision.hidden_size} wide."
             )
         if vision.hidden_size % self.mpp_num_heads:
             raise ValueError(

@@ -30,6 +30,7 @@ from feallm.configuration import FEALLMConfig
 from feallm.deformable import SamplingOffsets, SamplingWeights
 from feallm.lca import ClueConv, ClueMap, LocalClueAggregator
 from feallm.projector import MultiPerspectiveProjector
+from feallm.stem import ConvStem
 
 
 def _start_weights(module: nn.Module) -> bool:
@@ -71,6 +72,12 @@ class FEALLMModel(LlavaModel):
 
     def __init__(self, config: FEALLMConfig):
         super().__init__(config)
+        if config.vision_stem_channels:
+            self.vision_tower.embeddings.patch_embedding = ConvStem(
+                channels=config.vision_stem_channels,
+                depths=config.vision_stem_depths,
+                norm=config.vision_stem_norm,
+            )
         if config.use_lca:
             self.lca = LocalClueAggregator(
                 num_crops=config.num_crops,

@@ -28,7 +28,7 @@ from train import agreement, figures, metrics
 from train.fea import questions, talk, writer
 from train.metrics import f1
 from train.mini import ablations, prepare, twins
-from train.mini.assemble import assemble
+from train.mini.assemble import assemble, speak_as
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import (
     KINDS,
@@ -39,7 +39,7 @@ from train.mini.instruct import (
     told_conversation,
 )
 from train.mini.prepare import CANVAS, Source, read_rows
-from train.mini.sizes import mini_config
+from train.mini.sizes import STEM, mini_config
 from train.mini.thresholds import choose, on_strangers
 from train.mini.tokenizer import train_tokenizer
 from train.mini.vision import RECIPES, VisionTask
@@ -595,16 +595,51 @@ def test_folded_norms_and_a_standardised_token_change_nothing_but_the_scale():
 
 def test_the_tower_starts_by_telling_its_patches_apart():
     torch.manual_seed(0)
-    task = VisionTask(FEALLMForConditionalGeneration(mini_config(vocab_size=300)), "vision_tower")
+    config = mini_config(vocab_size=300, **STEM)
+    task = VisionTask(FEALLMForConditionalGeneration(config), "vision_tower")
     positions = task.model.vision_tower.embeddings.position_embedding.weight
     class_token = positions[0].clone()
-    task.start_positions()
+    task.start_tower()
     assert torch.equal(positions[0], class_token)
-    place = positions[1:].unflatten(0, (8, 8))  # rows, columns
-    near, far = ((place[0, 0] - place[at]).norm() for at in ((0, 1), (0, 7)))
+    place = positions[1:].unflatten(0, (6, 6))  # rows, columns
+    near, far = ((place[0, 0] - place[at]).norm() for at in ((0, 1), (0, 5)))
     assert far > near > 1
-    torch.testing.assert_close(place[2, :, :96], place[5, :, :96])  # columns are the first half
-    torch.testing.assert_close(place[:, 2, 96:], place[:, 5, 96:])
+    torch.testing.assert_close(place[2, :, :128], place[5, :, :128])  # columns: the first half
+    torch.testing.assert_close(place[:, 2, 128:], place[:, 5, 128:])
+    conv = task.model.vision_tower.embeddings.patch_embedding.stages[1].reduce
+    assert conv.weight.std().item() == pytest.approx((2 / (9 * conv.out_channels)) ** 0.5, rel=0.05)
+
+
+def test_a_stems_norms_are_folded_too():
+    torch.manual_seed(0)
+    config = mini_config(vocab_size=300, **STEM | {"vision_stem_norm": "batch"})
+    task = VisionTask(FEALLMForConditionalGeneration(config), "vision_tower")
+    task.start_tower()
+    pixels = torch.randn(8, 3, 96, 96)
+    for _ in range(3):  # the running averages leave their start
+        task.predict(pixels, None)
+    task.eval()
+    before = task.model.deep_and_shallow(pixels)[0]
+    task.fold_norms()
+    torch.testing.assert_close(task.model.deep_and_shallow(pixels)[0], before, atol=1e-3, rtol=1e-3)
+    config = mini_config(vocab_size=300, **STEM)
+    bare = FEALLMForConditionalGeneration(config).model.vision_tower
+    bare.load_state_dict(task.model.vision_tower.state_dict())
+
+
+def test_an_earlier_minis_speech_is_kept(start, tmp_path):
+    model, tokenizer = start
+    model.save_pretrained(tmp_path)
+    other = assemble(None, tokenizer, seed=1)[0]
+    ours, theirs = (m.model.language_model.state_dict() for m in (other, model))
+    assert not torch.equal(
+        ours["layers.0.mlp.up_proj.weight"], theirs["layers.0.mlp.up_proj.weight"]
+    )
+    eyes = other.model.lca.to_token.weight.clone()
+    speak_as(other, tmp_path)
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+    assert torch.equal(other.lm_head.weight, model.lm_head.weight)
+    assert torch.equal(other.model.lca.to_token.weight, eyes)
 
 
 def test_figures_go_between_the_marks_and_nowhere_else():

@@ -7,6 +7,25 @@ from feallm.configuration import FEALLMConfig
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 """Normalisation of the mini's pixels; the 7B keeps CLIP's."""
+STEM = {
+    "vision_config": CLIPVisionConfig(
+        image_size=96,
+        patch_size=16,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        projection_dim=256,
+    ),
+    "image_seq_length": 37,
+    "vision_stem_channels": (32, 64, 128, 256),
+    "vision_stem_depths": (1, 2, 2, 2),
+    "vision_stem_norm": "none",  # as lca_norm below
+    "mpp_shallow_layers": (0, 1, 2, 3),
+    "mpp_num_heads": 8,
+}
+"""Changes of `mini_config` (`--stem`) for a tower whose patches small convolutions make. Tried: far
+better alone, no better in the whole (README); the mini in assets/ has none."""
 
 
 def mini_config(vocab_size: int, **changes) -> FEALLMConfig:

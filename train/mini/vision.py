@@ -27,13 +27,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.data import WeightedRandomSampler
 from transformers import TrainingArguments
 
+from feallm.lca import ClueConv, ConvStage
 from feallm.modeling import FEALLMForConditionalGeneration
 from train.checkpoints import AtomicTrainer, last_checkpoint
 from train.metrics import accuracy, mean_recall
 from train.mini.convolution import quicken
 from train.mini.faces import POINTS, Augment, Faces
 from train.mini.prepare import SETS
-from train.mini.sizes import MEAN, STD, mini_config
+from train.mini.sizes import MEAN, STD, STEM, mini_config
 
 NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 
@@ -50,6 +51,8 @@ class Recipe:
     """Passes over the faces."""
     strength: float
     """Of the augmentation (`Augment`)."""
+    batch: int = 64
+    """Faces of a step."""
 
 
 RECIPES = {
@@ -59,6 +62,8 @@ RECIPES = {
     "mpp": Recipe("mpp", 1.5e-3, 3, 0.4),
 }
 """The runs of this stage, in their order."""
+STEM_TOWER = Recipe("vision_tower", 1.5e-3, 10, 0.6, 128)
+"""The tower's with `--stem`."""
 
 
 class Heads(nn.Module):
@@ -100,8 +105,9 @@ class VisionTask(nn.Module):
 
     @torch.no_grad()
     def fold_norms(self) -> None:
-        """Fold the LCA's batch norms into its convolutions, which then carry a bias instead."""
-        for stage in self.model.lca.stages:
+        """Fold the learning part's batch norms into its convolutions: these then carry a bias."""
+        learning = self.model.get_submodule(self.module)
+        for stage in [part for part in learning.modules() if isinstance(part, ConvStage)]:
             for conv, norm in stage.convolutions():
                 conv.weight, conv.bias = fuse_conv_bn_weights(
                     conv.weight, None, norm.running_mean, norm.running_var,
@@ -111,12 +117,16 @@ class VisionTask(nn.Module):
             stage.refine_norm = nn.ModuleList(nn.Identity() for _ in stage.refine_norm)
 
     @torch.no_grad()
-    def start_positions(self) -> None:
+    def start_tower(self) -> None:
         """Start the tower's position embeddings as sines and cosines of column and row.
 
         CLIP's own start, std 0.02, drowns in the patches' 0.4: with little data the tower then sees
         a bag of patches. After five epochs such a tower still named the commonest expression only.
+        The convolutions of the stem start as the LCA's do.
         """
+        for conv in self.model.vision_tower.modules():
+            if isinstance(conv, ClueConv):
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         positions = self.model.vision_tower.embeddings.position_embedding.weight
         side, width = math.isqrt(len(positions) - 1), positions.shape[1]
         frequency = 100.0 ** -(torch.arange(width // 4) / (width // 4))
@@ -209,33 +219,41 @@ def main() -> None:
     )
     parser.add_argument("--channels", type=int, nargs="+", help="of the LCA (to compare only)")
     parser.add_argument("--depths", type=int, nargs="+", help="of the LCA (to compare only)")
+    parser.add_argument("--stem", action="store_true", help="another tower (to compare only)")
     parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="of the LCA")
     parser.add_argument("--part", choices=tuple(RECIPES), required=True)
     parser.add_argument("--start", type=Path, help="what the run before left (see above)")
     parser.add_argument("--epochs", type=float, help="default: the recipe's")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, help="default: the recipe's")
     parser.add_argument("--learning-rate", type=float, help="default: the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-steps", type=int, default=300, help="steps between checkpoints")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop early, to try things out")
     args = parser.parse_args()
-    recipe = RECIPES[args.part]
+    recipe = STEM_TOWER if args.stem and args.part == "tower" else RECIPES[args.part]
     torch.manual_seed(args.seed)
     if args.part != "lca" and not args.start:
         parser.error(f"--part {args.part} needs --start: the LCA learns first.")
     # batch norms learn faster than group norms, and folded they cost nothing; once folded, no norm
-    norm = args.norm if recipe.module == "lca" else "none"
+    norms = {
+        f"{part}_norm": args.norm if recipe.module == module else "none"
+        for part, module in (("lca", "lca"), ("vision_stem", "vision_tower"))
+    }
     sizes = {"lca_channels": args.channels, "lca_depths": args.depths}
-    config = mini_config(  # the language model is dropped below
-        vocab_size=512, lca_norm=norm, **{name: size for name, size in sizes.items() if size}
-    )
+    sizes = {name: size for name, size in sizes.items() if size}
+    changes = (STEM if args.stem else {}) | norms | sizes
+    config = mini_config(vocab_size=512, **changes)  # the language model is dropped below
     task = VisionTask(FEALLMForConditionalGeneration(config), recipe.module)
     quicken(task)
+    # on a CPU the gradient of transformers' sdpa takes six times longer for 37 patches
+    task.model.vision_tower.set_attn_implementation("eager")
     if args.start:
         start = torch.load(args.start, weights_only=True)
+        if args.part == "tower":  # only the LCA has learnt anything yet
+            task.start_tower()
+            learnt = {k: v for k, v in start.items() if k.startswith("lca.")}
+            start = task.model.state_dict() | learnt
         (task if recipe.module == "lca" else task.model).load_state_dict(start)
-    if args.part == "tower":
-        task.start_positions()
     augment = {
         split: Augment(
             size=config.vision_config.image_size,
@@ -262,7 +280,7 @@ def main() -> None:
             output_dir=str(args.out),
             num_train_epochs=args.epochs or recipe.epochs,
             max_steps=args.max_steps,
-            per_device_train_batch_size=args.batch,
+            per_device_train_batch_size=args.batch or recipe.batch,
             per_device_eval_batch_size=256,
             learning_rate=args.learning_rate or recipe.learning_rate,
             weight_decay=0.05,
@@ -295,7 +313,7 @@ def main() -> None:
     if recipe.module == "lca":
         torch.save(task.state_dict(), args.out / "task.pt")
         task.standardise_token()
-    if norm == "batch":
+    if "batch" in norms.values():
         task.fold_norms()
     torch.save(task.model.state_dict(), args.out / "vision.pt")
 
