@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from feallm.generation import Model, Reader, pick
+from feallm.generation import Model, Reader, next_scores, pick
 
 
 @dataclass(eq=False)
@@ -77,14 +77,13 @@ class Together:
         """Read one more id with each reader."""
         ids = torch.tensor(tokens, device=self.model.device)[:, None]
         self.mask = F.pad(self.mask, (0, 1), value=1)
-        out = self.model.model.language_model(
-            inputs_embeds=self.model.get_input_embeddings()(ids),
+        logits = next_scores(
+            self.model,
+            self.cache,
+            self.model.get_input_embeddings()(ids),
             attention_mask=self.mask,
             position_ids=self.mask.sum(1, keepdim=True) - 1,
-            past_key_values=self.cache,
-            use_cache=True,
         )
-        logits = self.model.lm_head(out.last_hidden_state[:, -1]).float()
         for row, (reader, token) in enumerate(zip(self.readers, tokens, strict=True)):
             reader.ids.append(token)
             reader.logits = logits[row : row + 1]

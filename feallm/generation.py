@@ -40,6 +40,17 @@ def common_length(lists: list[list[int]]) -> int:
     return length
 
 
+def next_scores(model: Model, cache: DynamicCache, embeds: torch.Tensor, **places) -> torch.Tensor:
+    """Read embeddings (B, T, D_t) into a cache; return the next token's scores (B, V) in fp32.
+
+    `places` are the mask and the positions, where rows are padded.
+    """
+    out = model.model.language_model(
+        inputs_embeds=embeds, past_key_values=cache, use_cache=True, **places
+    )
+    return model.lm_head(out.last_hidden_state[:, -1]).float()
+
+
 class Reader:
     """One conversation's key-value cache: reads ids, tells what could come next, steps back.
 
@@ -73,11 +84,9 @@ class Reader:
         return torch.tensor([ids], device=self.model.device).expand(len(self.image_embeds), -1)
 
     def _advance(self, ids: list[int], embeds: torch.Tensor) -> None:
-        out = self.model.model.language_model(
-            inputs_embeds=embeds, past_key_values=self.cache, use_cache=True
-        )
+        logits = next_scores(self.model, self.cache, embeds)
         self.ids += ids
-        self.logits = self.model.lm_head(out.last_hidden_state[:, -1]).float()
+        self.logits = logits
 
     def _forget(self, length: int) -> None:
         """Forget all but the first `length` ids."""
@@ -163,14 +172,8 @@ def complete(
     answers: list[list[int]] = [[] for _ in prompts]
     going = [True] * len(prompts)
     for _ in range(max_new_tokens):
-        out = model.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        tokens = model.lm_head(out.last_hidden_state[:, -1]).argmax(-1)
+        scores = next_scores(model, cache, embeds, attention_mask=mask, position_ids=positions)
+        tokens = scores.argmax(-1)
         for i, token in enumerate(tokens.tolist()):
             going[i] = going[i] and token != eos_token_id
             if going[i]:

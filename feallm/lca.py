@@ -55,6 +55,12 @@ class ConvStage(nn.Module):
         return x
 
 
+def conv_stages(channels: list[int], depths: list[int], norm: str) -> nn.Sequential:
+    """Return the stages that turn RGB into `channels[-1]` features, each halving the side."""
+    sizes = zip([3, *channels[:-1]], channels, depths, strict=True)
+    return nn.Sequential(*(ConvStage(*size, norm) for size in sizes))
+
+
 class LocalClueAggregator(nn.Module):
     """Aggregate the local crops of a face into clues and one token.
 
@@ -87,12 +93,7 @@ class LocalClueAggregator(nn.Module):
         super().__init__()
         width = channels[-1]
         self.num_crops, self.attention_scale = num_crops, attention_scale
-        self.stages = nn.Sequential(
-            *(
-                ConvStage(*sizes, norm)
-                for sizes in zip([3, *channels[:-1]], channels, depths, strict=True)
-            )
-        )
+        self.stages = conv_stages(channels, depths, norm)
         self.crop_embedding = (
             nn.Parameter(torch.empty(num_crops, width)) if crop_embedding else None
         )

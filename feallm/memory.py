@@ -41,10 +41,15 @@ def need(config: FEALLMConfig, dtype: torch.dtype, quantization: str | None) -> 
     for name, parameter in model.named_parameters():
         quantized = quantization and can_be_quantized(name, parameter)
         weights += parameter.numel() * (BYTES[quantization] if quantized else dtype.itemsize)
+    return Need(weights, longest_talk(config, dtype))
+
+
+def longest_talk(config: FEALLMConfig, dtype: torch.dtype) -> int:
+    """Return the bytes of the key-value cache of the longest talk the model can hold."""
     text = config.text_config
     width = text.num_key_value_heads * text.head_dim
     cached = 2 * text.num_hidden_layers * width  # a key and a value for each token and layer
-    return Need(weights, cached * text.max_position_embeddings * dtype.itemsize)
+    return cached * text.max_position_embeddings * dtype.itemsize
 
 
 def free(device: torch.device) -> int:
@@ -64,7 +69,7 @@ def voices(config: FEALLMConfig, device: torch.device, dtype: torch.dtype, kept:
     Each may need the longest talk's cache twice, while caches are joined or parted; room for an
     analysis and for the talks that wait (`kept`, in bytes) is left aside.
     """
-    talk = need(config, dtype, None).talk
+    talk = longest_talk(config, dtype)
     return int(min(VOICES, max(1, (free(device) - kept - talk) // (2 * talk))))
 
 

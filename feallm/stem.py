@@ -8,7 +8,7 @@ arXiv 2106.14881). The 7B keeps CLIP's single convolution, and its weights.
 import torch
 from torch import nn
 
-from feallm.lca import ConvStage
+from feallm.lca import conv_stages
 
 
 class ConvStem(nn.Module):
@@ -23,12 +23,7 @@ class ConvStem(nn.Module):
 
     def __init__(self, channels: list[int], depths: list[int], norm: str):
         super().__init__()
-        self.stages = nn.Sequential(
-            *(
-                ConvStage(*sizes, norm)
-                for sizes in zip([3, *channels[:-1]], channels, depths, strict=True)
-            )
-        )
+        self.stages = conv_stages(channels, depths, norm)
 
     @property
     def weight(self) -> torch.Tensor:

@@ -166,7 +166,8 @@ class Handlers:
         if not visit or visit.left or not visit.faces:
             yield {self.parts.status: gr.skip()}
             return
-        line, done, facts = self.parts.status, self.faces_found(visit), {}
+        line, found, facts = self.parts.status, self.faces_found(visit), {}
+        done = found
         # again where another face was chosen meanwhile, whose own event the page has left out
         while (chosen := visit.chosen) not in visit.readings and not visit.left:
             reading = note("reading face {n} …", chosen + 1)
@@ -177,7 +178,7 @@ class Handlers:
             except FAILURES as error:
                 yield {line: failed(sentence_for(error))}
                 return
-            done = [*self.faces_found(visit), note("read in {n} s", since(begun))]
+            done = [*found, note("read in {n} s", since(begun))]
             facts = self.facts(visit)
         if not visit.left:
             yield facts | {line: status(*done)}
@@ -225,8 +226,9 @@ class Handlers:
                 return
             done = {p.status: status(note("covered in {n} s", since(begun)))}
         shown = visit.chosen == chosen and not visit.left
-        clues = views.clues(reading, self.predictor.crops, visit.covered[chosen])
-        yield done | ({p.clues: clues} if shown else skip)
+        covered = visit.covered[chosen]
+        clues = {p.clues: views.clues(reading, self.predictor.crops, covered)} if shown else skip
+        yield done | clues
 
     def reset(self, visit: Visit | None) -> dict:
         """Make room for another photo; what it is compared with stays."""

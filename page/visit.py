@@ -26,14 +26,15 @@ class Question:
     face: int
     text: str
     temperature: float = 0.0
-    started: bool = False
     _claim: threading.Lock = field(default_factory=threading.Lock)
 
     def claim(self) -> bool:
         """Begin the answer; False where another event did."""
-        claimed = self._claim.acquire(blocking=False)
-        self.started = True
-        return claimed
+        return self._claim.acquire(blocking=False)
+
+    @property
+    def started(self) -> bool:
+        return self._claim.locked()
 
 
 @dataclass
