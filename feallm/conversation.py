@@ -14,6 +14,19 @@ SYSTEM_PROMPT = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
+CHAT_TEMPLATE = (
+    f"{{{{ bos_token }}}} {SYSTEM_PROMPT}"
+    "{% for m in messages %}{{ ' USER:' if m.role == 'user' }}"
+    "{% set parts = [{'type': 'text', 'text': m.content}] if m.content is string else m.content %}"
+    "{% for part in parts if part.type == 'image' %}<image> {{ '\\n' }}{% else %} {% endfor %}"
+    "{% for part in parts if part.type == 'text' %}{{ part.text }}{% endfor %}"
+    "{{ ' ASSISTANT:' if m.role == 'user' else eos_token }}{% endfor %}"
+)
+"""The template for servers, which render a talk as one text: the same ids as `encode` gives.
+
+A space stands where a Llama tokenizer puts one before a segment. A person's words are not kept
+apart here: a typed "<image>" is a placeholder.
+"""
 Message = dict[str, str | bool]
 """{"role": "user" or "assistant", "content": text}; an answer may also be "open" or "given"."""
 

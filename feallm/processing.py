@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoProcessor, BatchFeature, LlavaProcessor
-from transformers.image_utils import make_flat_list_of_images
+from transformers.image_utils import load_images, make_flat_list_of_images
 
 from feallm.configuration import CROP_GROUPS, FEALLMConfig
-from feallm.conversation import Message, encode
+from feallm.conversation import CHAT_TEMPLATE, Message, encode
 from feallm.crops import cut_crops
 
 
@@ -15,8 +15,9 @@ class FEALLMProcessor(LlavaProcessor):
     """LLaVA's processor, plus the local crops and our conversation.
 
     Args:
-        image_processor, tokenizer, patch_size, vision_feature_select_strategy, chat_template,
-        image_token: as in `LlavaProcessor`.
+        image_processor, tokenizer, patch_size, vision_feature_select_strategy, image_token: as in
+            `LlavaProcessor`.
+        chat_template: for servers; our own path is `conversation`.
         num_additional_image_tokens: image tokens beside the patches; 2 for the tower's class
             token (dropped again) and F_local, 1 when the LCA is off.
         crop_groups, crop_size: as in `FEALLMConfig`.
@@ -30,7 +31,7 @@ class FEALLMProcessor(LlavaProcessor):
         tokenizer=None,
         patch_size=None,
         vision_feature_select_strategy="default",
-        chat_template=None,
+        chat_template=CHAT_TEMPLATE,
         image_token="<image>",
         num_additional_image_tokens=2,
         crop_groups=CROP_GROUPS,
@@ -111,7 +112,8 @@ class FEALLMProcessor(LlavaProcessor):
     def __call__(self, images=None, text=None, **kwargs) -> BatchFeature:
         """`LlavaProcessor.__call__` with `pixel_values_local` added; images are aligned faces."""
         if images is not None:
-            images = [self._shaded(i) for i in make_flat_list_of_images(images)]  # chats nest them
+            images = make_flat_list_of_images(load_images(images))  # servers give addresses, nested
+            images = [self._shaded(i) for i in images]
         inputs = super().__call__(images=images, text=text, **kwargs)
         if images is not None and self.crop_groups:
             inputs["pixel_values_local"] = cut_crops(

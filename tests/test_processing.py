@@ -1,10 +1,15 @@
 """The processor: the same pixels for tower and crops, and a round trip through a folder."""
 
+from pathlib import Path
+
+import pytest
 import torch
+from layouts import write_llava
 from PIL import Image
 from transformers import AutoProcessor
 
 from feallm import FEALLMProcessor
+from feallm.loading import config_of, processor_of
 from feallm.predictor import MINI
 
 
@@ -41,3 +46,29 @@ def test_the_standard_call_gives_the_same_pixels(predictor):
     assert int((theirs["input_ids"] == image).sum()) == processor.num_image_tokens
     nested = processor(images=[[face]], text="USER: <image>\nWhy?", return_tensors="pt")
     torch.testing.assert_close(nested["pixel_values"], theirs["pixel_values"])  # as chats give it
+
+
+def llamas(folder: Path) -> FEALLMProcessor:
+    """A processor with a sentencepiece tokenizer of Llama's kind, as LLaVA-1.5's is."""
+    llava = write_llava(folder / "llava")
+    return processor_of(llava, config_of(llava))
+
+
+@pytest.mark.parametrize("make", [lambda _: FEALLMProcessor.from_pretrained(MINI), llamas])
+@pytest.mark.parametrize("turns", [1, 3])
+def test_the_template_for_servers_gives_our_own_ids(make, turns, tmp_path):
+    make(tmp_path).save_pretrained(tmp_path / "saved")
+    processor = FEALLMProcessor.from_pretrained(tmp_path / "saved")
+    said = ["What emotion is this?", "Happiness. AU12, a smile.", "Pourquoi? Ça va?"][:turns]
+    roles = ("user", "assistant", "user")
+    talk = [{"role": r, "content": text} for r, text in zip(roles, said, strict=False)]
+    parts = [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in talk]
+    face = Image.new("RGB", (processor.face_size,) * 2, "grey")
+    parts[0]["content"].insert(0, {"type": "image", "image": face})
+    ours = processor.conversation(talk)[0]
+    for messages in (parts, parts[:1] + talk[1:]):
+        served = processor.apply_chat_template(
+            messages, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        assert served["input_ids"][0].tolist() == ours
+        assert served["pixel_values_local"].shape[:2] == (1, 16)

@@ -1,9 +1,11 @@
 """Endpoints against a real server of OpenAI's protocol: `transformers serve` on a tiny LLaVA."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,6 +15,9 @@ from layouts import CHAT_TEMPLATE, write_llava
 from PIL import Image
 
 from benchmarks.soak import free_port
+from feallm import Predictor
+from feallm.faces import align_face, detect_faces
+from feallm.predictor import MINI
 from train.fea import describe
 from train.feabench import systems
 from train.feabench.systems import Chat, Question, Remote
@@ -25,11 +30,11 @@ def model(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(model):
+@contextlib.contextmanager
+def serving(*command: object) -> Iterator[str]:
+    """Run a server and give its address up to /v1."""
     port = free_port()
-    command = [Path(sys.executable).parent / "transformers", "serve", model, "--device", "cpu"]
-    process = subprocess.Popen([*map(str, command), "--port", str(port)])
+    process = subprocess.Popen([*map(str, command), "--device", "cpu", "--port", str(port)])
     url = f"http://localhost:{port}"
     try:
         for _ in range(240):
@@ -43,6 +48,12 @@ def server(model):
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(model):
+    with serving(Path(sys.executable).parent / "transformers", "serve", model) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +87,14 @@ def test_answers_that_are_no_json_are_dropped_and_counted(server, model, tmp_pat
     assert all(a["complaints"] == ["The answer is not JSON."] for a in asked)
     assert all(a["prompt_tokens"] > 0 < a["completion_tokens"] for a in asked)
     assert json.loads((tmp_path / "fea/dropped.jsonl").read_text())["image"] == "v/00001.jpg"
+
+
+def test_a_feallm_is_served_and_answers_as_it_does_here(portrait):
+    ours = Predictor(device=torch.device("cpu"), dtype=torch.float32)
+    face = align_face(portrait, detect_faces(portrait)[0], ours.face_size)
+    asked = [Question("expression", "Is the smile genuine?"), Question("units", "Which AUs?")]
+    command = (sys.executable, "-m", "feallm.serve", MINI, "--dtype", "float32")
+    with serving(*command) as url:
+        there = Remote(url, str(MINI), key=None).answer([face, face], asked)
+    assert there == [ours.answer([face], [q.text], systems.MAX_NEW_TOKENS)[0] for q in asked]
+    assert there[0] != there[1]
