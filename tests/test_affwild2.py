@@ -9,7 +9,16 @@ import pytest
 
 from feallm.facs import AUS, EXPRESSIONS
 from train.fea import affwild2
-from train.fea.affwild2 import Frame, LayoutError, choose, labelled_frames, quotas, spread
+from train.fea.affwild2 import (
+    Frame,
+    LayoutError,
+    choose,
+    labelled_frames,
+    link_pictures,
+    quotas,
+    spread,
+)
+from train.feabench.sets import load_set
 
 EXPR_HEADER = ",".join([*EXPRESSIONS, "Other"])
 AU_HEADER = ",".join(f"AU{k}" for k in AUS)
@@ -177,6 +186,7 @@ def test_the_command_writes_frames_distribution_and_plot(tmp_path, monkeypatch, 
     assert counts["test"]["expressions"]["Happiness"] == 10
     assert counts["train"]["action_units"]["AU26"] == 40
     assert (out / "distribution.png").stat().st_size > 5000
+    assert len(load_set("feabench", out).items) == 20  # its pictures lead here
     again = (out / "frames.jsonl").read_bytes()
     affwild2.main()
     assert (out / "frames.jsonl").read_bytes() == again
@@ -184,3 +194,24 @@ def test_the_command_writes_frames_distribution_and_plot(tmp_path, monkeypatch, 
     (tmp_path / "nothing" / "EXPR_Recognition_Challenge").rename(tmp_path / "x")
     with pytest.raises(SystemExit, match="EXPR"):
         affwild2.main()
+
+
+def test_the_link_to_the_pictures_follows_them_and_harms_nothing(tmp_path, monkeypatch, capsys):
+    out, old, new = (tmp_path / name for name in ("out", "old", "new"))
+    for folder in (out, old, new / "cropped_aligned"):
+        folder.mkdir(parents=True)
+    link_pictures(old, out)  # leads nowhere
+    link_pictures(new, out)
+    assert (out / "cropped_aligned").resolve() == new / "cropped_aligned"
+    own = tmp_path / "own" / "cropped_aligned"
+    own.mkdir(parents=True)
+    link_pictures(new, own.parent)
+    assert own.is_dir() and not own.is_symlink()
+
+    def forbidden(*_, **__):
+        raise OSError("not here")
+
+    monkeypatch.setattr(Path, "symlink_to", forbidden)
+    (tmp_path / "third").mkdir()
+    link_pictures(new, tmp_path / "third")
+    assert "could not be made (not here)" in capsys.readouterr().out

@@ -260,6 +260,9 @@ def test_a_long_talk_says_what_it_forgets(page, portrait):
 
 def test_retry_and_undo(page, stand_in, portrait):
     upload_and_read(page, portrait)
+    expect(last_answer(page)).to_be_visible()
+    for button in ("Retry", "Undo"):  # the description was not asked for
+        expect(page.get_by_label(button, exact=True).first).to_be_hidden()
     ask(page, "Again?")
     expect(last_answer(page)).to_contain_text("You asked: Again?")
     expect(page.locator("#question .submit-button")).to_be_visible()
@@ -270,6 +273,7 @@ def test_retry_and_undo(page, stand_in, portrait):
     page.get_by_label("Undo").last.click()
     expect(page.locator("#question textarea")).to_have_value("Again?")
     expect(last_answer(page)).not_to_contain_text("You asked")
+    expect(page.get_by_label("Undo", exact=True).first).to_be_hidden()
 
 
 def test_special_words_and_markup_stay_words(page, portrait):

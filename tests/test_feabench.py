@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from layouts import CHAT_TEMPLATE, write_llava
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
+from benchmarks.soak import free_port
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.loading import ModelError
 from feallm.predictor import MINI
@@ -44,11 +47,12 @@ def write_feabench(root: Path) -> None:
     write(root / "frames.jsonl", "\n".join(lines) + "\n")
 
 
-def write_rafdb(root: Path) -> None:
-    labels = "train_00001.jpg 5\ntest_0001.jpg 1\ntest_0002.jpg 7\n"
-    write(root / "basic/EmoLabel/list_patition_label.txt", labels)
-    for k in (1, 2):
+def write_rafdb(root: Path, faces: int = 2) -> None:
+    lines = ["train_00001.jpg 5\n"]
+    for k, label in enumerate((1, 7, 4, 4, 6)[:faces], 1):
+        lines.append(f"test_{k:04d}.jpg {label}\n")
         write_face(root / f"basic/Image/aligned/test_{k:04d}_aligned.jpg")
+    write(root / "basic/EmoLabel/list_patition_label.txt", "".join(lines))
 
 
 def write_affectnet(root: Path, head: bool = True) -> None:
@@ -452,6 +456,23 @@ def test_the_command_measures_and_the_tables_fill_themselves(tmp_path, monkeypat
     assert "| FEALLM-7B (published) | 69.95 | 41.91 | 45.98 | 42.61 |" in page
     assert (tmp_path / "results" / "tables.png").stat().st_size > 5_000
     assert "Zero-shot,feallm-mini,RAF-DB accuracy" in (tmp_path / "results/tables.csv").read_text()
+
+
+def test_two_processes_share_the_faces_and_find_what_one_finds(tmp_path):
+    write_rafdb(tmp_path / "raf", faces=5)
+    found = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        # what `accelerate launch` calls where there are GPUs
+        how = ["-m", "torch.distributed.run", "--nproc-per-node", processes]
+        how += ["--master-port", free_port(), "-m", "train.evaluate"]
+        what = ["--benchmark", "rafdb", "--data", tmp_path / "raf", "--out", out, "--batch-size", 1]
+        command = [sys.executable, *map(str, how), *map(str, what)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[processes] = answers(out), json.loads((out / "scores.json").read_text())
+        assert len(list(out.glob("answers-*.jsonl"))) == processes
+    assert found[1] == found[2] and len(found[1][0]) == 5
 
 
 def test_a_wrong_folder_ends_with_its_sentence(tmp_path, monkeypatch):

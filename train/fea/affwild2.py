@@ -19,7 +19,8 @@ former come from the one and the latter from the other.
 How the paper chose among them is not known. Ours: expressions are levelled by a power of their
 frequency; the frames of one are shared out among its videos as evenly as they have them, and lie as
 far apart in each as they can, since neighbours in a video are nearly the same picture. Written are
-OUT/frames.jsonl, one object a frame, OUT/distribution.json and OUT/distribution.png.
+OUT/frames.jsonl, one object a frame, OUT/distribution.json and OUT/distribution.png, and a link
+OUT/cropped_aligned to the pictures, where FEABench looks for them.
 """
 
 import argparse
@@ -229,6 +230,18 @@ def plot(counts: dict[str, dict[str, dict[str, int]]], path: Path) -> None:
     pyplot.close(figure)
 
 
+def link_pictures(root: Path, out: Path) -> None:
+    """Let OUT/cropped_aligned lead to the pictures, unless something is there already."""
+    link = out / "cropped_aligned"
+    if link.exists():
+        return
+    try:
+        link.unlink(missing_ok=True)  # a link to where they lay before
+        link.symlink_to((root / "cropped_aligned").resolve(), target_is_directory=True)
+    except OSError as problem:  # a disk, or a Windows user, that may not hold links
+        print(f"{link} could not be made ({problem}): FEABench needs the pictures there.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--root", type=Path, required=True, help="folder of Aff-Wild2")
@@ -260,6 +273,7 @@ def main() -> None:
             print(f"{split}: {len(chosen):,} of {len(there):,} frames, from {videos} videos")
     (args.out / "distribution.json").write_text(json.dumps(counts, indent=1) + "\n")
     plot(counts, args.out / "distribution.png")
+    link_pictures(args.root, args.out)
     print(f"wrote {args.out / 'frames.jsonl'}")
 
 

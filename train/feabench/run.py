@@ -17,6 +17,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from feallm.facs import AUS, EXPRESSIONS, describe
+from feallm.predictor import best_device
 from train.fea.journal import Journal, read_lines
 from train.fea.questions import plain_question
 from train.feabench.scores import read_answer, score
@@ -105,7 +106,7 @@ def ask_all(
     Raises:
         AnotherRun: OUT holds answers to something else.
     """
-    state = PartialState()
+    state = PartialState(cpu=best_device().type == "cpu")  # unasked, CPUs would each ask all
     if limit and limit < len(face_set.items):
         step = len(face_set.items) / limit
         chosen = [face_set.items[int(k * step)] for k in range(limit)]
