@@ -1,12 +1,13 @@
-"""Time an analysis and a chat answer of feallm-mini, and the share of each step.
+"""Time feallm-mini from the photo to the last word, and the share of each step.
 
 Run as:
 
     python -m benchmarks.mini [--photos FOLDER] [--threads 2]
 
-Every figure is a median over faces after one of each was not counted. Without `--photos` the
-faces are smooth noise: the model works as hard on them. Answers to several visitors are timed one
-by one and at once, in turn. The last line is one JSON object.
+Every figure is a median, after one that is not counted. Without `--photos` one photo is read again
+and again, the portrait that comes with matplotlib. Finding faces is also timed on the first photo
+brought to several sizes. Answers to several visitors are timed one by one and at once, in turn. The
+last line is one JSON object.
 """
 
 import argparse
@@ -19,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
+from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from feallm import Predictor
@@ -35,29 +36,34 @@ STEPS = {  # what analyse() calls, in order
     "action units": "_decide_action_units",
     "three texts": "_texts",
 }
+SIDES = (640, 1280, 2560, 4096)
+"""Longer sides in pixels."""
 VISITORS = 4
 """Who ask at once."""
 ASKED = [{"role": "user", "content": "Is the smile genuine?"}]
 
 
-def noise_faces(count: int, size: int) -> list[Image.Image]:
-    """Return smooth random pictures of a face's size."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 255, (count, 8, 8, 3), dtype=np.uint8)
-    return [Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC) for c in coarse]
-
-
-def photo_faces(folder: Path, size: int) -> tuple[list[Image.Image], list[float]]:
-    """Return the aligned faces of a folder's photos and the seconds each detection took."""
+def find_faces(photos: list[Image.Image], size: int) -> tuple[list[Image.Image], list[float]]:
+    """Return the aligned faces of photos and the seconds that finding them took, photo by photo."""
+    detect_faces(photos[0])  # loads the detector
     faces, seconds = [], []
-    detect_faces(Image.new("RGB", (64, 64)))  # loads the detector
-    for path in list_photos([folder]):
-        photo, _ = open_photo(path)
-        start = time.perf_counter()
-        found = detect_faces(photo)
-        seconds.append(time.perf_counter() - start)
+    for photo in photos:
+        found = timed(detect_faces, seconds)(photo)
         faces += [align_face(photo, face, size) for face in found]
     return faces, seconds
+
+
+def detection_growth(photo: Image.Image) -> dict[int, float]:
+    """Return the seconds that finding faces takes with the photo at each of SIDES."""
+    growth = {}
+    for side in SIDES:
+        scale = side / max(photo.size)
+        copy = photo.resize((round(photo.width * scale), round(photo.height * scale)))
+        seconds: list[float] = []
+        for _ in range(3):
+            timed(detect_faces, seconds)(copy)
+        growth[side] = statistics.median(seconds)
+    return growth
 
 
 def timed(function: Callable, seconds: list[float]) -> Callable:
@@ -81,10 +87,17 @@ def answers(predictor: Predictor, readings: list[Reading], at_once: int) -> floa
     return time.perf_counter() - start
 
 
+def rounded(value: object) -> object:
+    """Return a result with its numbers as exact as they are."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default=str(MINI), help="folder or hub id of a FEALLM")
-    parser.add_argument("--photos", type=Path, help="folder of photos whose faces are read")
+    parser.add_argument("--photos", type=Path, help="folder of photos to read")
     parser.add_argument("--faces", type=int, default=20, help="faces to read at least")
     parser.add_argument("--threads", type=int, default=2, help="CPU cores to use")
     args = parser.parse_args()
@@ -92,14 +105,16 @@ def main() -> None:
     start = time.perf_counter()
     predictor = Predictor(args.model)
     loading = time.perf_counter() - start
-    detection: list[float] = []
-    if args.photos:
-        faces, detection = photo_faces(args.photos, predictor.face_size)
-        if not faces:
-            raise SystemExit(f"No face was found in {args.photos}.")
-        faces *= -(-args.faces // len(faces))
-    else:
-        faces = noise_faces(args.faces, predictor.face_size)
+    portrait = get_sample_data("grace_hopper.jpg", asfileobj=False)
+    paths = list_photos([args.photos or Path(portrait)])
+    photos = [open_photo(path)[0] for path in paths]
+    if not photos:
+        raise SystemExit(f"{args.photos} holds no photo.")
+    faces, detection = find_faces(photos, predictor.face_size)
+    if not faces:
+        raise SystemExit(f"No face was found in {args.photos}.")
+    growth = detection_growth(photos[0])
+    faces *= -(-args.faces // len(faces))
     steps: dict[str, list[float]] = defaultdict(list)
     "".join(predictor.stream(predictor.analyse(faces[0]), ASKED))
     for name, method in STEPS.items():
@@ -124,9 +139,10 @@ def main() -> None:
         "dtype": str(predictor.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "faces": len(faces),
-        "input": "photos" if args.photos else "noise",
+        "input": str(args.photos or paths[0].name),
         "loading_s": loading,
-        "detection_s": statistics.median(detection) if detection else None,
+        "detection_s": statistics.median(detection),
+        "detection_by_side_s": growth,
         "analysis_s": statistics.median(analysis),
         "analysis_slowest_s": max(analysis),
         "first_words_s": statistics.median(first),
@@ -140,8 +156,9 @@ def main() -> None:
         f"{result['model']} on {result['device']} ({result['dtype']}, {result['threads']} threads)"
     )
     print(f"loading                        {loading:7.3f} s")
-    if detection:
-        print(f"face detection, a photo        {result['detection_s']:7.3f} s")
+    print(f"finding the faces of a photo   {result['detection_s']:7.3f} s")
+    for side, seconds in growth.items():
+        print(f"  {f'{side:,} pixels wide or high':<28} {seconds:7.3f} s")
     print(f"analysis of a face             {result['analysis_s']:7.3f} s")
     for name, seconds in result["steps_s"].items():
         print(f"  {name:<28} {seconds:7.3f} s {seconds / result['analysis_s']:6.0%}")
@@ -151,7 +168,7 @@ def main() -> None:
         f"answers to {len(asked)} visitors          {one_by_one:7.3f} s one by one, "
         f"{at_once:.3f} s at once ({one_by_one / at_once:.1f} times as fast)"
     )
-    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}))
+    print(json.dumps(rounded(result)))
 
 
 if __name__ == "__main__":
