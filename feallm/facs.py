@@ -79,22 +79,26 @@ _WORDS = {
 }
 _EXPRESSION = re.compile("|".join(rf"\b(?P<{e}>{w})\b" for e, w in _WORDS.items()), re.IGNORECASE)
 _AU_LIST = re.compile(
-    r"\bAUs?[\s-]*\d{1,2}(?!\d)(?:(?:\s*(?:,|\+|/|&|and|or|,\s*and)\s*)\d{1,2}(?!\d))*",
+    r"\b(?:AUs?|action[\s-]units?)[\s-]*\d{1,2}(?!\d)(?:(?:\s*(?:,|\+|/|&|and|or|,\s*and)\s*)\d{1,2}(?!\d))*",
     re.IGNORECASE,
 )
 _AU_NAME = re.compile(
     "|".join(rf"\b(?P<au{k}>{au.name})\b" for k, au in ACTION_UNITS.items()), re.IGNORECASE
 )
-_CLAUSE = re.compile(r"(?<!\d)[.;:!?\n]|\bbut\b|\bwhile\b|\bwhereas\b|\balthough\b", re.IGNORECASE)
-_LINK = re.compile(r"[\s,()+/&]*(?:\b(?:and|or|nor)\b)?[\s,()]*")
+_CLAUSE = re.compile(
+    r"(?<!\d)[.;!?]|(?<![\d)]):|\n|\bbut\b|\bwhile\b|\bwhereas\b|\balthough\b", re.IGNORECASE
+)
+_LINK = re.compile(r"[\s,()+/&:|*-]*(?:\b(?:and|or|nor)\b)?[\s,()]*")
 _DENIAL = re.compile(
     r"\b(?:no|not|without|neither|nor|never|lacks?|lacking|absence of|rather than|instead of)"
     r"\b(?!\s+only)|n't\b",
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"[\s)]*(?:is|are|was|were|remains?|stays?|seems?|appears?)"
-    r"(?:n't|\s+(?:not|absent|inactive|missing|relaxed)\b)",
+    r"[\s)*]*(?:(?:is|are|was|were|remains?|stays?|seems?|appears?)"
+    r"(?:n't|\s+(?:not|absent|inactive|missing|relaxed)\b)"
+    r"|(?:[:|=–—-]+[\s*]*)?(?:not\b(?!\s+only)|absent\b|inactive\b)"
+    r"|[:|=][\s*]*(?:no|none|false|missing|0)\b)",  # a list of all units with yes or no
     re.IGNORECASE,
 )
 

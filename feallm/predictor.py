@@ -8,6 +8,7 @@ was decided, so that texts and probabilities agree.
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -70,9 +71,20 @@ def excuse(error: RuntimeError) -> str:
     return "The model failed on this. Please try again."
 
 
+def name_of(model: str | Path) -> str:
+    """Return what a model is called: its hub id or its folder, told apart where all are "final"."""
+    path = Path(model)
+    if not path.is_dir():
+        return str(model)
+    path = path.resolve()
+    return f"{path.parent.name}/{path.name}" if path.name == "final" else path.name
+
+
 def best_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """CUDA where there is any, of several processes each its own; else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def device_of(name: str) -> torch.device:
@@ -122,10 +134,10 @@ class Predictor:
         quantization: str | None = None,
         say: Callable[[str], None] | None = None,
     ):
-        self.name = Path(model).name if Path(model).is_dir() else str(model)
+        self.name = name_of(model)
         self.device = device or best_device()
         self.dtype = dtype or best_dtype(self.device)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and self.device.index:
             torch.cuda.set_device(self.device)  # where bitsandbytes puts what it quantizes
         config = config_of(model, **AS_LLAVA)
         self.tuned = not is_llava(model)

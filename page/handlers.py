@@ -96,7 +96,7 @@ class Handlers:
 
     def greet(self) -> dict:
         predictor = self.predictor
-        device = str(predictor.device).upper()
+        device = predictor.device.type.upper()
         return {"model": predictor.name, "device": device, "untuned": not predictor.tuned}
 
     # --- the photo

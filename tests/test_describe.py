@@ -12,7 +12,7 @@ from train.data import read_rows
 from train.fea import compose, describe, endpoint
 from train.fea.affwild2 import Frame
 from train.fea.describe import complaints, findings, texts_of, write_offline
-from train.fea.endpoint import Endpoint, EndpointError
+from train.fea.endpoint import Endpoint, EndpointError, Refused
 from train.fea.journal import Journal
 
 SMILE = Frame("v/00001.jpg", "v", 1, "train", "Happiness", (6, 12))
@@ -113,6 +113,9 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
         file.write('{"image": "b", "summ')
     again = Journal(tmp_path, ("described",))
     assert again.images("described") == ["a"]
+    with (tmp_path / "described.jsonl").open("ab") as file:
+        file.write('{"image": "’'.encode()[:-1])  # cut within a letter
+    again = Journal(tmp_path, ("described",))
     again.add("described", {"image": "c"})
     assert Journal(tmp_path, ("described",)).images("described") == ["a", "c"]
 
@@ -180,6 +183,36 @@ def test_what_cannot_succeed_is_said(server, script, sentence, requests):
     assert len(Scripted.asked) == requests
 
 
+TALK = [{"role": "user", "content": "?"}]
+
+
+def test_a_talk_that_is_refused_alone_is_told_apart(server):
+    Scripted.script = [(400, {}, "content filter"), reply("hello"), (400, {}, "no"), reply("x")]
+    asked = Endpoint(server, "m", None, 0)
+    for sentence in ("content filter", "no"):
+        with pytest.raises(Refused, match=sentence):
+            asked.ask(TALK, 1, 9)
+    assert len(Scripted.asked) == 3  # greeted once
+    Scripted.script = [(400, {}, "no such model")]
+    with pytest.raises(EndpointError, match="no such model") as refusal:
+        Endpoint(server, "m", None, 0).ask(TALK, 1, 9)
+    assert not isinstance(refusal.value, Refused)
+
+
+def test_todays_names_of_the_options_are_learned(server):
+    Scripted.script = [
+        (400, {}, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
+        (400, {}, "Unsupported value: 'temperature' does not support 0."),
+        reply("here"),
+    ]
+    asked = Endpoint(server, "m", None, 0)
+    assert asked.ask(TALK, 1, 9, temperature=0.0).text == "here"
+    assert asked.ask(TALK, 1, 9, temperature=0.0).text == "here"
+    sent = Scripted.asked[-1]
+    assert sent["max_completion_tokens"] == 9 and not {"max_tokens", "temperature"} & sent.keys()
+    assert len(Scripted.asked) == 4
+
+
 def run(monkeypatch, tmp_path, *options) -> None:
     arguments = ["describe", "--frames", tmp_path / "frames.jsonl", "--out", tmp_path / "out"]
     monkeypatch.setattr("sys.argv", [*map(str, arguments), *options])
@@ -225,6 +258,48 @@ def test_a_run_that_stopped_goes_on_with_the_tries_that_are_left(monkeypatch, tm
     assert len(Scripted.asked) == describe.TRIES - 1
     kept = Journal(tmp_path / "out", ("described", "dropped", "asked")).kept
     assert len(kept["dropped"]) == 1 and len(kept["asked"]) == describe.TRIES
+
+
+def test_a_stopped_try_goes_on_with_its_complaint(monkeypatch, tmp_path, server):
+    write_frames(tmp_path, SMILE)
+    wrong = GOOD | {"facial_movements": "AU12 acts."}
+    Scripted.script = [reply(wrong), (401, {}, "no money left")]
+    options = ["--images", str(tmp_path), "--endpoint", server, "--model", "m"]
+    with pytest.raises(SystemExit, match="no money left"):
+        run(monkeypatch, tmp_path, *options)
+    Scripted.script, Scripted.asked = [reply(GOOD)], []
+    run(monkeypatch, tmp_path, *options)
+    assert "leaves out AU6" in Scripted.asked[0]["messages"][-1]["content"]
+    assert Journal(tmp_path / "out", ("described",)).images("described") == [SMILE.image]
+
+
+def test_a_refused_face_is_dropped_and_the_others_go_on(monkeypatch, tmp_path, server):
+    write_frames(tmp_path, SMILE, CALM)
+    calm = {"emotion_summary": "Neutral.", "facial_movements": "None.", "emotion_reasoning": []}
+    Scripted.script = [(400, {}, "content filter"), reply("hello"), reply(calm)]
+    options = ["--images", str(tmp_path), "--endpoint", server, "--model", "m"]
+    run(monkeypatch, tmp_path, *options, "--concurrency", "1")
+    kept = Journal(tmp_path / "out", ("described", "dropped", "asked")).kept
+    assert [e["image"] for e in kept["described"]] == [CALM.image]
+    assert "content filter" in kept["dropped"][0]["complaints"][0]
+
+
+def test_the_estimate_asks_nothing_and_needs_a_price_to_name_one(monkeypatch, tmp_path, capsys):
+    write_frames(tmp_path, SMILE)
+    run(monkeypatch, tmp_path, "--estimate")
+    assert "tokens to read and 260 to write (--price tells the cost)" in capsys.readouterr().out
+    run(monkeypatch, tmp_path, "--estimate", "--price", "1000", "10000")
+    assert ", 3." in capsys.readouterr().out
+    assert (tmp_path / "out" / "described.jsonl").read_text() == ""
+
+
+def test_texts_of_two_writers_are_not_mixed(monkeypatch, tmp_path, server):
+    write_frames(tmp_path, SMILE)
+    run(monkeypatch, tmp_path)
+    Scripted.script = [reply(GOOD)]
+    options = ["--images", str(tmp_path), "--endpoint", server, "--model", "m"]
+    with pytest.raises(SystemExit, match="holds texts by writer"):
+        run(monkeypatch, tmp_path, *options)
 
 
 def test_without_an_endpoint_our_writer_describes(monkeypatch, tmp_path, capsys):

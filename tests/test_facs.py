@@ -36,6 +36,17 @@ def test_the_papers_twelve_and_seven():
         ("AU4 is absent, but AU12 pulls.", None, (12,)),
         ("AU6 and AU12 are active, AU4 is not active.", None, (6, 12)),
         ("No smile is visible, AU4 is active.", None, (4,)),
+        # as general models list them
+        ("Action Unit 6 and Action Unit 12 are active.", None, (6, 12)),
+        ("Action units 6, 12 and 25 are active.", None, (6, 12, 25)),
+        ("AU12: Yes\nAU4: No\nAU6\nAU7: none", None, (6, 12)),
+        ("AU4 (Brow Lowerer): Not present. AU12 (Lip Corner Puller): Present.", None, (12,)),
+        ("**AU4 (Brow Lowerer):** Not active\n**AU6 (Cheek Raiser):** Active", None, (6,)),
+        ("| AU4 | Brow lowerer | inactive |\n| AU6 | Cheek raiser | active |", None, (6,)),
+        ("AU6: Cheek Raiser\nAU4: not active", None, (6,)),
+        ("AU1 - absent, AU2 - present", None, (2,)),
+        ("AU12: not only a smile.", None, (12,)),
+        ("AU12, no AU4", None, (12,)),
         # "no" inside a word denies nothing
         ("The nose wrinkles, AU10 is active.", None, (10,)),
         ("Active action units: none.", None, ()),
@@ -51,6 +62,7 @@ def test_reading(text, expression, aus):
 def test_units_outside_the_twelve_are_kept_apart():
     read = parse_analysis("The nose wrinkler AU9 and AU12 are active.")
     assert (read.aus, read.unknown_aus) == ((12,), (9,))
+    assert parse_analysis("Action Unit 9 is active.").unknown_aus == (9,)
 
 
 def test_supporting_units_are_the_prototypes():

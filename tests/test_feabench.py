@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,13 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 from benchmarks.soak import free_port
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.loading import ModelError
-from feallm.predictor import MINI
+from feallm.predictor import MINI, name_of
 from train import evaluate
 from train.feabench import sets, table
 from train.feabench.run import AnotherRun, answers, ask_all, questions
 from train.feabench.scores import read_answer, score
 from train.feabench.sets import BP4D_UNITS, DISFA_UNITS, FaceSet, Item, load_set
-from train.feabench.systems import Chat, Deciding, Feallm, Question
+from train.feabench.systems import REFUSED, Chat, Deciding, Feallm, Question, made_of
 from train.layouts import LayoutError
 
 
@@ -284,6 +285,10 @@ def test_a_name_nothing_could_write_down_is_refused(tmp_path):
         ("units", "Active action units: none.", [], "answered"),
         ("units", "No active action units are visible.", [], "answered"),
         ("units", "AU17 is active.", [], "answered"),
+        ("units", "Action units 6, 12 and 25 are active.", [6, 12, 25], "answered"),
+        ("units", "AU12: Yes\nAU4: No", [12], "answered"),
+        ("units", REFUSED, [], "refused"),
+        ("expression", REFUSED, None, "refused"),
         ("units", "A man in a suit.", [], "unreadable"),
         ("units", "As an AI, I cannot identify muscles.", [], "refused"),
     ],
@@ -325,8 +330,9 @@ class Parrot:
 
     face_size = 48
 
-    def __init__(self, name: str = "parrot", patience: int = 1_000):
+    def __init__(self, name: str = "parrot", patience: int = 1_000, weights: str = "a"):
         self.name, self.patience, self.asked = name, patience, []
+        self.made_of = {"weights": weights}
 
     def answer(self, faces, questions):
         if len(self.asked) >= self.patience:
@@ -376,6 +382,7 @@ def test_questions_follow_from_the_seed_alone():
         (Parrot("cockatoo"), {}, "system 'parrot', not 'cockatoo'"),
         (Parrot(), {"seed": 1}, "seed 0, not 1"),
         (Parrot(), {"limit": 5}, "questions 20, not 10"),
+        (Parrot(weights="b"), {}, "weights 'a', not 'b'"),
     ],
 )
 def test_answers_to_something_else_are_not_mixed(system, options, what, tmp_path):
@@ -456,6 +463,38 @@ def test_the_command_measures_and_the_tables_fill_themselves(tmp_path, monkeypat
     assert "| FEALLM-7B (published) | 69.95 | 41.91 | 45.98 | 42.61 |" in page
     assert (tmp_path / "results" / "tables.png").stat().st_size > 5_000
     assert "Zero-shot,feallm-mini,RAF-DB accuracy" in (tmp_path / "results/tables.csv").read_text()
+
+
+def test_other_faces_of_the_same_number_are_not_mixed(tmp_path):
+    ask_all(Parrot(), face_set(), tmp_path, benchmark="made")
+    others = face_set()
+    others.items[3] = replace(others.items[3], name="another.png")
+    with pytest.raises(AnotherRun, match="faces"):
+        ask_all(Parrot(), others, tmp_path, benchmark="made")
+
+
+def test_what_a_model_is_made_of(tmp_path):
+    for name, byte in (("a", b"1"), ("b", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(byte * 3_000_000)
+    (tmp_path / "c").mkdir()
+    changed = bytearray(b"1" * 3_000_000)
+    changed[1_500_001] = 0
+    (tmp_path / "c" / "model.safetensors").write_bytes(changed)
+    found = [made_of(str(tmp_path / name), None)["weights"] for name in "abc"]
+    assert len(set(found)) == 3
+    assert made_of("org/name", "nf4") == {"weights": None, "quantization": "nf4"}
+    (tmp_path / "run" / "final").mkdir(parents=True)
+    assert name_of(tmp_path / "run" / "final") == "run/final" and name_of(tmp_path / "a") == "a"
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    write_rafdb(tmp_path)
+    broken = tmp_path / "basic/Image/aligned/test_0002_aligned.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    faces = load_set("rafdb", tmp_path)
+    with pytest.raises(LayoutError, match="test_0002_aligned.jpg cannot be opened"):
+        faces.face(faces.items[1], 48)
 
 
 def test_two_processes_share_the_faces_and_find_what_one_finds(tmp_path):

@@ -52,7 +52,7 @@ def open_system(args: argparse.Namespace) -> System:
         return Remote(args.endpoint, args.model, key, args.per_minute)
     if is_feallm(args.model):
         return (Deciding if args.as_page else Feallm)(args.model, args.quantization)
-    return Chat(args.model, args.quantization)
+    return Chat(args.model, args.quantization, args.trust_remote_code)
 
 
 def run_benchmark(args: argparse.Namespace) -> None:
@@ -90,6 +90,9 @@ def main() -> None:
     group.add_argument("--endpoint", help="address up to /v1 of an endpoint")
     group.add_argument("--per-minute", type=float, default=0, help="requests at most; 0: no limit")
     group.add_argument("--quantization", choices=QUANTIZATIONS)
+    group.add_argument(
+        "--trust-remote-code", action="store_true", help="run the code a model of the hub brings"
+    )
     group.add_argument("--batch-size", type=int, default=8, help="faces asked about at once")
     group.add_argument("--seed", type=int, default=0, help="of the questions")
     group.add_argument("--choices", action="store_true", help="name the labels in every question")

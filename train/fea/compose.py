@@ -73,7 +73,7 @@ def rows(entries: list[dict], split: str, seed: int, kinds: Sequence[str] = KIND
 
 
 def described(out: Path) -> list[dict]:
-    """Return the described frames; answers come in the order they were given, these as the frames.
+    """Return the described frames in the frames' order; those of an earlier choice are left out.
 
     Raises:
         SystemExit: there are none.
@@ -82,7 +82,8 @@ def described(out: Path) -> list[dict]:
     if not entries:
         raise SystemExit(f"{out} holds no described.jsonl: run train.fea.describe first.")
     places = {e["image"]: i for i, e in enumerate(read_lines(out / "frames.jsonl"))}
-    return sorted(entries, key=lambda e: places.get(e["image"], len(places)))
+    chosen = [e for e in entries if not places or e["image"] in places]
+    return sorted(chosen, key=lambda e: places.get(e["image"], 0))
 
 
 def write_rows(rows: list[dict], path: Path) -> None:

@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from feallm.facs import ACTION_UNITS, AUS, describe, parse_analysis
 from feallm.prompts import list_action_units
 from train.fea import writer
 from train.fea.affwild2 import Frame
-from train.fea.endpoint import Endpoint, EndpointError, picture_message
+from train.fea.endpoint import Endpoint, EndpointError, Refused, picture_message
 from train.fea.journal import Journal
 from train.order import draws
 
@@ -157,37 +158,52 @@ def write_offline(frame: Frame, index: int, seed: int) -> Texts:
 
 
 def describe_frame(
-    frame: Frame, picture: bytes, endpoint: Endpoint, journal: Journal, tried: int, seed: int
+    frame: Frame, picture: bytes, endpoint: Endpoint, journal: Journal, asked: list[dict], seed: int
 ) -> None:
-    """Ask for a frame's texts until they keep to its labels, and write down how it ended."""
+    """Ask for a frame's texts until they keep to its labels, and write down how it ended.
+
+    `asked` are the answers before, of a run that stopped: none of them was to be kept.
+    """
     messages = opening_messages(frame, picture)
     wrong: list[str] = []
-    for attempt in range(tried, TRIES):
-        reply = endpoint.ask(messages, seed + attempt, MAX_TOKENS, SCHEMA)
-        try:
-            answer = json.loads(reply.text)
-            wrong = complaints(answer, frame)
-        except json.JSONDecodeError:
-            answer, wrong = None, ["The answer is not JSON."]
-        journal.add(
-            "asked",
-            {
-                "image": frame.image,
-                "complaints": wrong,
-                "prompt_tokens": reply.prompt_tokens,
-                "completion_tokens": reply.completion_tokens,
-            },
-        )
-        if not wrong:
-            texts = texts_of(answer, frame)
-            journal.add("described", asdict(frame) | asdict(texts) | {"by": endpoint.model})
-            return
+    for attempt in range(TRIES):
+        if attempt < len(asked):
+            wrong, text = asked[attempt]["complaints"], asked[attempt].get("answer", "")
+        else:
+            try:
+                reply = endpoint.ask(messages, seed + attempt, MAX_TOKENS, SCHEMA)
+            except Refused as problem:
+                wrong = [str(problem)]
+                break
+            answer, wrong = judged(reply.text, frame)
+            text = reply.text
+            if not wrong:  # first, so that a kill loses no answer that is paid for
+                texts = asdict(texts_of(answer, frame))
+                journal.add("described", asdict(frame) | texts | {"by": endpoint.model})
+            journal.add(
+                "asked",
+                {
+                    "image": frame.image,
+                    "complaints": wrong,
+                    "answer": text if wrong else "",
+                    "prompt_tokens": reply.prompt_tokens,
+                    "completion_tokens": reply.completion_tokens,
+                },
+            )
+            if not wrong:
+                return
         again = "\n".join(["Your answer does not keep to the findings:", *wrong, "Write it again."])
-        messages += [
-            {"role": "assistant", "content": reply.text},
-            {"role": "user", "content": again},
-        ]
+        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": again}]
     journal.add("dropped", {"image": frame.image, "complaints": wrong})
+
+
+def judged(text: str, frame: Frame) -> tuple[object, list[str]]:
+    """Return an answer read as JSON, and what is to be complained of."""
+    try:
+        answer = json.loads(text)
+    except json.JSONDecodeError:
+        return None, ["The answer is not JSON."]
+    return answer, complaints(answer, frame)
 
 
 def cost(prompt_tokens: float, completion_tokens: float, price: Sequence[float]) -> str:
@@ -196,9 +212,11 @@ def cost(prompt_tokens: float, completion_tokens: float, price: Sequence[float])
 
 
 def estimate(frames: Sequence[Frame], price: Sequence[float]) -> str:
-    """Return about what describing these frames would cost if each were right at once."""
-    prompt = sum((len(INSTRUCTION) + len(findings(f))) / 4 + IMAGE_TOKENS for f in frames)
-    return cost(prompt, ANSWER_TOKENS * len(frames), price)
+    """Return about what describing these frames would take if each were right at once."""
+    read = sum((len(INSTRUCTION) + len(findings(f))) / 4 + IMAGE_TOKENS for f in frames)
+    written = ANSWER_TOKENS * len(frames)
+    paid = f", {cost(read, written, price)} to pay" if any(price) else " (--price tells the cost)"
+    return f"about {read:,.0f} tokens to read and {written:,} to write{paid}"
 
 
 def main() -> None:
@@ -222,15 +240,19 @@ def main() -> None:
     journal = Journal(args.out, ("described", "dropped", "asked"))
     done = set(journal.images("described")) | set(journal.images("dropped"))
     left = [f for f in frames if f.image not in done]
+    by = args.model if args.endpoint else "writer"
+    if others := {e["by"] for e in journal.kept["described"]} - {by}:
+        sys.exit(f"{args.out} holds texts by {', '.join(sorted(others))}: choose another --out.")
+    if args.estimate:
+        print(f"{len(left):,} frames to describe, {estimate(left, args.price)}")
+        return
     if not args.endpoint:
         for index, frame in enumerate(frames):
             if frame.image not in done:
                 texts = write_offline(frame, index, args.seed)
                 journal.add("described", asdict(frame) | asdict(texts) | {"by": "writer"})
     else:
-        print(f"{len(left):,} frames to describe, about {estimate(left, args.price)} to pay")
-        if args.estimate:
-            return
+        print(f"{len(left):,} frames to describe, {estimate(left, args.price)}")
         try:
             ask_all(left, journal, args)
         except (EndpointError, OSError) as problem:
@@ -253,7 +275,9 @@ def ask_all(frames: Sequence[Frame], journal: Journal, args: argparse.Namespace)
     """Describe frames with several requests at a time; the first failure ends them all."""
     key = os.environ.get("OPENAI_API_KEY")
     endpoint = Endpoint(args.endpoint, args.model, key, args.per_minute)
-    tried = journal.images("asked")
+    asked = defaultdict(list)
+    for entry in journal.kept["asked"]:
+        asked[entry["image"]].append(entry)
     with ThreadPoolExecutor(args.concurrency) as pool:
         jobs = [
             pool.submit(
@@ -262,7 +286,7 @@ def ask_all(frames: Sequence[Frame], journal: Journal, args: argparse.Namespace)
                 (args.images / frame.image).read_bytes(),
                 endpoint,
                 journal,
-                tried.count(frame.image),
+                asked[frame.image],
                 args.seed,
             )
             for frame in frames

@@ -1,7 +1,9 @@
 """A chat endpoint that speaks OpenAI's protocol: GPT-4o, vLLM, llama.cpp, `transformers serve`.
 
 Requests that fail for a while (a busy server, a rate limit, a lost connection) are tried again with
-growing pauses, or after the pause the server asks for; others stop with the server's own words.
+growing pauses, or after the pause the server asks for; others stop with the server's own words. A
+talk that is refused alone, by a filter of contents say, is told apart from an endpoint that refuses
+every talk.
 """
 
 import base64
@@ -14,11 +16,18 @@ import httpx
 
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed."""
+OWN = (400, 413, 422)
+"""Statuses that may be about this one talk."""
 TRIES, LONGEST_PAUSE = 8, 60.0
+GREETING = [{"role": "user", "content": "Hello."}]
 
 
 class EndpointError(RuntimeError):
     """An endpoint that does not answer as it should; its text says what it said."""
+
+
+class Refused(EndpointError):
+    """One talk that an endpoint refuses which answers others."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Endpoint:
         self.model, self.pause = model, 60 / per_minute if per_minute else 0.0
         self.client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
         self._turn, self._next = threading.Lock(), 0.0
+        self._answers, self._limit, self._tempered = False, "max_tokens", True
 
     def ask(
         self,
@@ -75,32 +85,61 @@ class Endpoint:
             temperature: of the drawing of words, 0 for the likeliest; None leaves it to the server.
 
         Raises:
-            EndpointError: the request is refused, or fails again and again.
+            Refused: this talk alone is refused.
+            EndpointError: every talk is refused, or the request fails again and again.
         """
-        request = {"model": self.model, "messages": messages, "seed": seed}
-        request["max_tokens"] = max_tokens
-        if temperature is not None:
-            request["temperature"] = temperature
+        options: dict = {"seed": seed}
         if schema:
             form = {"name": "fea", "strict": True, "schema": schema}
-            request["response_format"] = {"type": "json_schema", "json_schema": form}
+            options["response_format"] = {"type": "json_schema", "json_schema": form}
         problem = ""
         for attempt in range(TRIES):
             self._wait_for_turn()
             try:
-                response = self.client.post("/chat/completions", json=request)
+                response = self._post(messages, max_tokens, temperature, options)
             except httpx.TransportError as error:
                 problem, asked = f"{type(error).__name__}: {error}", None
             else:
                 if response.status_code == 200:
+                    self._answers = True
                     return self._reply(response)
                 problem = f"{response.status_code}: {response.text[:300]}"
                 if response.status_code not in PASSING:
-                    raise EndpointError(f"{self.client.base_url} refuses: {problem}")
+                    alone = response.status_code in OWN and self._greets(max_tokens, options)
+                    kind = Refused if alone else EndpointError
+                    raise kind(f"{self.client.base_url} refuses: {problem}")
                 asked = response.headers.get("retry-after", "")
             usual = min(LONGEST_PAUSE, 2.0**attempt) * (0.5 + random.random())
             time.sleep(float(asked) if asked and asked.replace(".", "").isdigit() else usual)
         raise EndpointError(f"{self.client.base_url} fails again and again: {problem}")
+
+    def _post(
+        self, messages: list[dict], max_tokens: int, temperature: float | None, options: dict
+    ) -> httpx.Response:
+        """Send a talk; the server's names for the options are learned from its refusals."""
+        while True:
+            request = {"model": self.model, "messages": messages, self._limit: max_tokens}
+            if temperature is not None and self._tempered:
+                request["temperature"] = temperature
+            response = self.client.post("/chat/completions", json=request | options)
+            refusal = response.text if response.status_code == 400 else ""
+            # OpenAI's reasoning models name the limit otherwise and draw at their own temperature
+            if "max_completion_tokens" in refusal and "max_tokens" in request:
+                self._limit = "max_completion_tokens"
+            elif "temperature" in refusal and "temperature" in request:
+                self._tempered = False
+            else:
+                return response
+
+    def _greets(self, max_tokens: int, options: dict) -> bool:
+        """Whether the endpoint answers at all: it did, or it does when greeted."""
+        if not self._answers:
+            try:
+                response = self._post(GREETING, max_tokens, None, options)
+            except httpx.TransportError:
+                return False
+            self._answers = response.status_code == 200
+        return self._answers
 
     def _wait_for_turn(self) -> None:
         with self._turn:

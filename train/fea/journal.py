@@ -10,7 +10,7 @@ def read_lines(path: Path) -> list[dict]:
     """Return the entries of a file; [] where there is none. A last line without end is left out."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 class Journal:
@@ -26,9 +26,8 @@ class Journal:
         self._files = {}
         for name in names:
             path = out / f"{name}.jsonl"
-            whole = "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in self.kept[name])
-            if path.is_file() and path.read_text(encoding="utf-8") != whole:
-                path.write_text(whole, encoding="utf-8")
+            if path.is_file():
+                os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
             self._files[name] = path.open("a", encoding="utf-8")
 
     def add(self, name: str, entry: dict) -> None:

@@ -10,6 +10,7 @@ templates of the FEA instruction data: whoever is asked is asked the same. Writt
 Run again to go on after a stop. Under `accelerate launch` every process takes its share.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -114,8 +115,10 @@ def ask_all(
     out.mkdir(parents=True, exist_ok=True)
     wanted = questions(face_set, seed, choices)
     asked = {"benchmark": benchmark, "system": system.name, "seed": seed, "choices": choices}
+    names = "\n".join(f"{question.kind} {item.name}" for item, question in wanted)
+    same = {"questions": len(wanted), "faces": hashlib.sha256(names.encode()).hexdigest()[:16]}
     with state.main_process_first():
-        check_same(out, asked | {"questions": len(wanted)})
+        check_same(out, asked | system.made_of | same)
         done = {(e["image"], e["kind"]) for e in answers(out)}
     journal = Journal(out, (f"answers-{state.process_index}",))
     state.wait_for_everyone()  # nobody adds answers before all know what is done

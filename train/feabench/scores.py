@@ -14,7 +14,7 @@ from train.metrics import expression_figures, f1
 
 _REFUSAL = re.compile(
     r"\b(?:sorry|apologi[sz]e|as an AI|unable to|not able to|(?:can|could|will|do) ?not|"
-    r"(?:ca|wo|do)n['’]t)\b",
+    r"(?:ca|wo|do)n['’]t|endpoint refused)\b",
     re.IGNORECASE,
 )
 _NONE = re.compile(

@@ -64,8 +64,15 @@ class FaceSet:
     whole_photos: bool = False
 
     def face(self, item: Item, size: int) -> Image.Image:
-        """Return an item's aligned face, `size` pixels wide."""
-        picture = Image.open(io.BytesIO(self.read(item.name))).convert("RGB")
+        """Return an item's aligned face, `size` pixels wide.
+
+        Raises:
+            LayoutError: its picture cannot be opened.
+        """
+        try:
+            picture = Image.open(io.BytesIO(self.read(item.name))).convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow says of broken files
+            raise LayoutError(f"{item.name} cannot be opened: {error}") from None
         if self.whole_photos:
             for face in detect_faces(picture):  # the largest first
                 if item.box is None or _holds(face.box, item.box):

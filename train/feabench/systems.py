@@ -4,6 +4,7 @@ Each is given aligned faces and one question about each, and returns what it wri
 see the same faces and read the same words; nothing is known to them from before.
 """
 
+import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from feallm import Predictor
 from feallm.loading import ModelError, cannot_load, quantization_config
-from feallm.predictor import best_device, best_dtype
-from train.fea.endpoint import Endpoint, picture_message
+from feallm.predictor import best_device, best_dtype, name_of
+from train.fea.endpoint import Endpoint, Refused, picture_message
 
 MAX_NEW_TOKENS = 256
+REFUSED = "(The endpoint refused to answer.)"
+"""Kept as the answer where a talk alone is refused."""
+PIECES, PIECE_BYTES = 16, 1 << 16
 FACE_SIZE = 336
 """Side in pixels of the faces that systems without a size of their own are given."""
 
@@ -33,14 +37,35 @@ class Question:
 
 
 class System(Protocol):
-    """One that answers questions about faces."""
+    """One that answers questions about faces; `made_of` tells it from others of its name."""
 
     name: str
     face_size: int
+    made_of: dict[str, str | None]
 
     def answer(self, faces: list[Image.Image], questions: list[Question]) -> list[str]:
         """Return the answers to one question about each of several aligned faces."""
         ...
+
+
+def made_of(model: str, quantization: str | None) -> dict[str, str | None]:
+    """Return what tells a model from others of its name: how it is held, and in a folder its bytes.
+
+    Of each file of weights its length and sixteen pieces are read, since 13 GB take their time.
+    """
+    digest = hashlib.sha256()
+    weights = sorted(Path(model).glob("*.safetensors")) if Path(model).is_dir() else []
+    for path in weights:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for piece in range(PIECES):
+                file.seek(piece * size // PIECES)
+                digest.update(file.read(PIECE_BYTES))
+    return {
+        "weights": digest.hexdigest()[:16] if weights else None,
+        "quantization": quantization,
+    }
 
 
 class Feallm:
@@ -48,6 +73,7 @@ class Feallm:
 
     def __init__(self, model: str, quantization: str | None = None):
         self.predictor = Predictor(model, quantization=quantization)
+        self.made_of = made_of(model, quantization)
         self.name, self.face_size = self.predictor.name, self.predictor.face_size
 
     def answer(self, faces: list[Image.Image], questions: list[Question]) -> list[str]:
@@ -76,18 +102,28 @@ class Deciding(Feallm):
 class Chat:
     """Any image-text-to-text model of transformers, through its own chat template.
 
+    Args:
+        trust_remote_code: run the code a model brings along, as transformers asks for.
+
     Raises:
         ModelError: there is no such model, or it has no chat template.
     """
 
-    def __init__(self, model: str, quantization: str | None = None):
-        self.name = Path(model).name if Path(model).is_dir() else model
+    def __init__(
+        self, model: str, quantization: str | None = None, trust_remote_code: bool = False
+    ):
+        self.name, self.made_of = name_of(model), made_of(model, quantization)
         self.face_size, self.device = FACE_SIZE, best_device()
-        dtype = best_dtype(self.device)
+        if self.device.index:
+            torch.cuda.set_device(self.device)  # where bitsandbytes puts what it quantizes
+        dtype, code = best_dtype(self.device), {"trust_remote_code": trust_remote_code}
         try:
-            self.processor = AutoProcessor.from_pretrained(model)
+            self.processor = AutoProcessor.from_pretrained(model, **code)
             self.model = AutoModelForImageTextToText.from_pretrained(
-                model, dtype=dtype, quantization_config=quantization_config(quantization, dtype)
+                model,
+                dtype=dtype,
+                quantization_config=quantization_config(quantization, dtype),
+                **code,
             )
         except (OSError, ValueError) as error:
             raise cannot_load(model, error) from error
@@ -129,7 +165,7 @@ class Remote:
     """
 
     def __init__(self, url: str, model: str, key: str | None, per_minute: float = 0.0):
-        self.name, self.face_size = model, FACE_SIZE
+        self.name, self.face_size, self.made_of = model, FACE_SIZE, {"endpoint": url}
         self.endpoint = Endpoint(url, model, key, per_minute)
 
     def answer(self, faces: list[Image.Image], questions: list[Question]) -> list[str]:
@@ -140,4 +176,7 @@ class Remote:
         buffer = io.BytesIO()
         face.save(buffer, "PNG")
         talk = [picture_message(buffer.getvalue(), "png", question.text)]
-        return self.endpoint.ask(talk, 0, MAX_NEW_TOKENS, temperature=0.0).text.strip()
+        try:
+            return self.endpoint.ask(talk, 0, MAX_NEW_TOKENS, temperature=0.0).text.strip()
+        except Refused:
+            return REFUSED
