@@ -6,18 +6,15 @@ Run as:
     python app.py --model DIR --port 8000
 
 The options may also be set in the environment, as hosts do: FEALLM_MODEL, FEALLM_DEVICE,
-FEALLM_QUANTIZATION, FEALLM_HOST, FEALLM_PORT, FEALLM_QUEUE, FEALLM_KEEP_MINUTES. On a ZeroGPU Space
-the model's calls run on the lent GPU.
+FEALLM_QUANTIZATION, FEALLM_DTYPE, FEALLM_HOST, FEALLM_PORT, FEALLM_QUEUE, FEALLM_KEEP_MINUTES. On a
+ZeroGPU Space the model's calls run on the lent GPU.
 """
 
 import argparse
 import os
-import tempfile
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: no look-ups at all
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# a folder of our own: what lies in it is deleted by its age
-os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), "feallm-uploads"))
 
 try:
     import spaces  # on ZeroGPU this must come before anything touches CUDA
@@ -27,7 +24,8 @@ except ImportError:
 from feallm import Predictor
 from feallm.__main__ import tell
 from feallm.loading import QUANTIZATIONS
-from feallm.predictor import MINI, device_of
+from feallm.predictor import DTYPES, MINI, device_of
+from page.keeping import use_own_folder
 from page.layout import KEEP_SECONDS, build_apology, build_demo
 from page.theme import launch_options
 
@@ -51,8 +49,12 @@ def lend_gpu(predictor: Predictor | None) -> None:
     predictor.voices = 1  # each call has a process of its own: nothing is written together
 
 
+def env(name: str, default: str | None = None) -> str | None:
+    """Return a variable of the environment; an empty one counts as none."""
+    return os.environ.get(name) or default
+
+
 def main() -> None:
-    env = os.environ.get
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -71,26 +73,35 @@ def main() -> None:
         help="of a large model's language part",
     )
     parser.add_argument(
+        "--dtype", default=env("FEALLM_DTYPE", "auto"), choices=DTYPES, help="of the weights"
+    )
+    parser.add_argument(
         "--host",
         default=env("FEALLM_HOST", "0.0.0.0" if ON_SPACES else "127.0.0.1"),
         help="address to listen on",
     )
-    parser.add_argument("--port", type=int, default=int(env("FEALLM_PORT", "7860")))
+    parser.add_argument("--port", type=int, default=env("FEALLM_PORT", "7860"))
     parser.add_argument(
-        "--queue", type=int, default=int(env("FEALLM_QUEUE", "128")), help="events that may wait"
+        "--queue", type=int, default=env("FEALLM_QUEUE", "128"), help="events that may wait"
     )
     parser.add_argument(
         "--keep-minutes",
         type=float,
-        default=float(env("FEALLM_KEEP_MINUTES", KEEP_SECONDS / 60)),
+        default=env("FEALLM_KEEP_MINUTES", str(KEEP_SECONDS // 60)),
         help="how long uploads and sessions live before they are deleted",
     )
     args = parser.parse_args()
+    # argparse does not check what comes from the environment
+    if args.quantization not in (None, *QUANTIZATIONS):
+        parser.error(f"FEALLM_QUANTIZATION is {args.quantization!r}: nf4, int8 or nothing.")
+    if args.dtype not in DTYPES:
+        parser.error(f"FEALLM_DTYPE is {args.dtype!r}: one of {', '.join(DTYPES)}.")
     if not 0 < 60 * args.keep_minutes <= KEEP_SECONDS:
         parser.error(f"The page promises an hour: keep at most {KEEP_SECONDS // 60} minutes.")
+    use_own_folder()
     try:
         device = device_of(args.device)
-        predictor = Predictor(args.model, device, quantization=args.quantization, say=tell)
+        predictor = Predictor(args.model, device, DTYPES[args.dtype], args.quantization, tell)
         lend_gpu(predictor)
         demo = build_demo(predictor, queue=args.queue, keep=60 * args.keep_minutes)
     except RuntimeError as problem:  # a ModelError, or what the device has to say

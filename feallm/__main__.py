@@ -23,7 +23,7 @@ from feallm.faces import NO_FACE, align_face, caveat, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, describe
 from feallm.loading import QUANTIZATIONS, ModelError
 from feallm.photos import BadPhoto, open_photo
-from feallm.predictor import MINI, UNTUNED, device_of
+from feallm.predictor import DTYPES, MINI, UNTUNED, device_of
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
@@ -122,6 +122,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--quantization", choices=QUANTIZATIONS, help="of a large model's language part"
     )
     parser.add_argument(
+        "--dtype", default="auto", choices=DTYPES, help="of the weights (default: auto)"
+    )
+    parser.add_argument(
         "--face-crop", action="store_true", help="each picture is one face already: no detection"
     )
     parser.add_argument(
@@ -135,9 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not photos:
         parser.error("There is no picture in the folders given.")
     try:
-        predictor = Predictor(
-            args.model, device_of(args.device), quantization=args.quantization, say=tell
-        )
+        device, dtype = device_of(args.device), DTYPES[args.dtype]
+        predictor = Predictor(args.model, device, dtype, args.quantization, tell)
     except ModelError as problem:
         tell(problem)
         return 2

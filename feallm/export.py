@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from feallm.comparison import Comparison
 from feallm.conversation import Message
 from feallm.facs import ACTION_UNITS, AUS
 from feallm.predictor import Reading
@@ -44,10 +45,13 @@ def to_json(reading: Reading) -> dict:
     }
 
 
-def as_json(entries: list[Entry], model: str) -> str:
+def as_json(entries: list[Entry], model: str, compared: Comparison | None = None) -> str:
     """Return the session as one JSON object."""
     faces = [{"face": e.number, **to_json(e.reading), "talk": e.talk} for e in entries]
     session = {"model": model, "note": DISCLAIMER, "faces": faces}
+    if compared:
+        said = compared.sentences()
+        session["compared"] = {"first_photo": to_json(compared.first), "differences": said}
     return json.dumps(session, ensure_ascii=False, indent=2)
 
 
@@ -66,7 +70,7 @@ def as_csv(entries: list[Entry], thresholds: dict[int, float]) -> str:
     return text.getvalue()
 
 
-def as_markdown(entries: list[Entry], model: str) -> str:
+def as_markdown(entries: list[Entry], model: str, compared: Comparison | None = None) -> str:
     """Return the session for people; the pictures are the archive's."""
     lines = ["# Facial expression, read by FEALLM", "", f"Model: {model}. {DISCLAIMER}"]
     lines += ["", "![The photo](photo.jpg)"]
@@ -87,21 +91,33 @@ def as_markdown(entries: list[Entry], model: str) -> str:
             who = "Question" if message["role"] == "user" else "Answer"
             quoted = message["content"].replace("\n", "\n> ")
             lines += ["", f"**{who}:**", "", f"> {quoted}"]
+    if compared:
+        lines += ["", "## Compared with the first photo", "", "![The first face](first-face.png)"]
+        lines += ["", " ".join(compared.sentences())]
     return "\n".join(lines) + "\n"
 
 
 def archive(
-    photo: Image.Image, entries: list[Entry], model: str, thresholds: dict[int, float]
+    photo: Image.Image,
+    entries: list[Entry],
+    model: str,
+    thresholds: dict[int, float],
+    compared: Comparison | None = None,
 ) -> bytes:
-    """Return a ZIP with session.md, session.json, action_units.csv and the pictures."""
+    """Return a ZIP with session.md, session.json, action_units.csv and the pictures.
+
+    `compared` sets the chosen face beside one of an earlier photo.
+    """
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("session.md", as_markdown(entries, model))
-        file.writestr("session.json", as_json(entries, model))
+        file.writestr("session.md", as_markdown(entries, model, compared))
+        file.writestr("session.json", as_json(entries, model, compared))
         file.writestr("action_units.csv", as_csv(entries, thresholds))
         file.writestr("photo.jpg", _encoded(photo, "JPEG"))
         for entry in entries:
             file.writestr(f"face-{entry.number}.png", _encoded(entry.reading.face, "PNG"))
+        if compared:
+            file.writestr("first-face.png", _encoded(compared.first.face, "PNG"))
     return packed.getvalue()
 
 

@@ -67,16 +67,17 @@ def load_model(
     dtype: torch.dtype,
     quantization: str | None = None,
     attention: str = "sdpa",
+    device: torch.device | None = None,
     **changes,
 ) -> FEALLMForConditionalGeneration:
-    """Return a model in ordinary memory.
+    """Return a model in ordinary memory, or where it is quantized.
 
     Args:
         name: a folder or hub id, see above.
         dtype: of the weights.
-        quantization: of the language model, a kind in `QUANTIZATIONS`; it needs the whole model to
-            fit the device bitsandbytes chooses.
+        quantization: of the language model, a kind in `QUANTIZATIONS`.
         attention: transformers' `attn_implementation`.
+        device: where to quantize; it must hold the whole model. None leaves it to bitsandbytes.
         changes: fields of `FEALLMConfig` for a model started from LLaVA.
 
     Raises:
@@ -93,6 +94,7 @@ def load_model(
             dtype=dtype,
             attn_implementation=attention,
             quantization_config=quantization_config(quantization, dtype),
+            device_map={"": device} if quantization and device else None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # listed below; else only a log would name them
         )

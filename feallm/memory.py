@@ -13,6 +13,10 @@ BYTES = {"int8": 1.0, "nf4": 0.53}
 """Of a quantized weight of the language model; NF4 with its doubly quantised scales."""
 VOICES = 8
 """Answers at most that are written at once; more wait."""
+SMALL_TALK = 256 * 2**20
+"""Bytes of cache that are always there for an analysis, however small the model."""
+ANALYSIS_TOKENS = 256
+"""Tokens at most, beside the face's, that an analysis reads to decide."""
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -46,10 +50,20 @@ def need(config: FEALLMConfig, dtype: torch.dtype, quantization: str | None) -> 
 
 def longest_talk(config: FEALLMConfig, dtype: torch.dtype) -> int:
     """Return the bytes of the key-value cache of the longest talk the model can hold."""
+    return token(config, dtype) * config.text_config.max_position_embeddings
+
+
+def token(config: FEALLMConfig, dtype: torch.dtype) -> int:
+    """Return the bytes of one token's key and value in every layer."""
     text = config.text_config
     width = text.num_key_value_heads * text.head_dim
-    cached = 2 * text.num_hidden_layers * width  # a key and a value for each token and layer
-    return cached * text.max_position_embeddings * dtype.itemsize
+    return 2 * text.num_hidden_layers * width * dtype.itemsize
+
+
+def rows(config: FEALLMConfig, dtype: torch.dtype) -> int:
+    """Return how many faces may be read at once in the memory of the longest talk."""
+    each = token(config, dtype) * (config.num_image_tokens + ANALYSIS_TOKENS)
+    return max(1, max(longest_talk(config, dtype), SMALL_TALK) // each)
 
 
 def free(device: torch.device) -> int:

@@ -10,6 +10,7 @@ was decided, so that texts and probabilities agree.
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,13 @@ from feallm.generation import Reader, common_length, complete
 from feallm.loading import AS_LLAVA, ModelError, config_of, is_llava, load
 from feallm.talks import Talks
 
+DTYPES = {
+    "auto": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+"""What `--dtype` may be; "auto" is `best_dtype`."""
 MINI = Path(__file__).parent.parent / "assets" / "feallm-mini"
 """The model that needs no download."""
 MAX_NEW_TOKENS = 320
@@ -105,9 +113,11 @@ def device_of(name: str) -> torch.device:
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device computes in it, else fp32."""
+    """bf16 where the device computes in it, else fp16 on a GPU and fp32 on a CPU."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # torch says that older ones support bf16 too: they emulate it
+        computes = torch.cuda.get_device_capability(device)[0] >= 8
+        return torch.bfloat16 if computes else torch.float16
     return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 
 
@@ -137,8 +147,6 @@ class Predictor:
         self.name = name_of(model)
         self.device = device or best_device()
         self.dtype = dtype or best_dtype(self.device)
-        if self.device.type == "cuda" and self.device.index:
-            torch.cuda.set_device(self.device)  # where bitsandbytes puts what it quantizes
         config = config_of(model, **AS_LLAVA)
         self.tuned = not is_llava(model)
         sentence = memory.check(self.name, config, self.device, self.dtype, quantization)
@@ -146,13 +154,18 @@ class Predictor:
             say(sentence)
             if not self.tuned:
                 say(f"{self.name} is {UNTUNED}: it answers as plain LLaVA.")
-        self.model, self.processor = load(model, self.dtype, quantization, **AS_LLAVA)
+        self.model, self.processor = load(
+            model, self.dtype, quantization, device=self.device, **AS_LLAVA
+        )
         if quantization is None:
             self.model.to(self.device)
         self.model.eval()
         self.tokenizer = self.processor.tokenizer
         self._talks, self._chorus = Talks(self.model), Chorus(self.model)
         self.voices = memory.voices(config, self.device, self.dtype, self._talks.kept_bytes)
+        self._rows = memory.rows(config, self.dtype)
+        # an event that was cancelled leaves its thread at work: the next waits for it
+        self._alone = threading.Lock()
 
     @property
     def face_size(self) -> int:
@@ -176,6 +189,10 @@ class Predictor:
         Without `texts` the three texts hold only what was decided, as they would open: the label,
         the list of action units, and nothing; that is all an evaluation needs.
         """
+        with self._alone:
+            return self._analyse(face, texts)
+
+    def _analyse(self, face: Image.Image, texts: bool) -> Reading:
         fused, both = self._encode([face, ImageOps.mirror(face)])
         embeds, reader = both[:1], Reader(self.model, both)
         aus, chances = self._decide_action_units(
@@ -206,17 +223,29 @@ class Predictor:
     def chances(
         self, faces: Sequence[Image.Image], active: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the probabilities of several faces in one batch, all told the same units.
+        """Return the probabilities of several faces, all told the same units.
+
+        They are read in one batch, or in as few as the memory set aside for an analysis holds.
 
         Returns:
             (B, 7) of the expressions given `active`, and (B, 12) of the units, each given the
             units before it in `active`: for choosing thresholds, and for comparing versions of
             one face.
         """
-        _, embeds = self._encode([*faces, *map(ImageOps.mirror, faces)])
-        reader = Reader(self.model, embeds)
-        units = self._decide_action_units(reader, lambda k, _: k in active)[1]
-        shares = self._expression_probabilities(reader, active)
+        at_once = max(1, self._rows // 2)  # a face and its mirror image
+        slices = [faces[k : k + at_once] for k in range(0, len(faces), at_once)]
+        parts = [self._chances(part, active) for part in slices]
+        expressions, units = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return expressions, units
+
+    def _chances(
+        self, faces: Sequence[Image.Image], active: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        with self._alone:
+            _, embeds = self._encode([*faces, *map(ImageOps.mirror, faces)])
+            reader = Reader(self.model, embeds)
+            units = self._decide_action_units(reader, lambda k, _: k in active)[1]
+            shares = self._expression_probabilities(reader, active)
         halves = (2, len(faces), -1)  # the faces, then their mirror images
         return _numpy(shares.view(halves).mean(0)), _numpy(units.view(halves).mean(0))
 
@@ -281,7 +310,7 @@ class Predictor:
         written: list[int] = []
         shown = ""
         reader = self._talks.take(reading)
-        with torch.inference_mode():
+        with self._alone, torch.inference_mode():
             reader.turn_to(ids)
         tokens = self._chorus.stream(
             reader,

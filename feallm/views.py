@@ -143,13 +143,12 @@ def effect(reading: Reading, covered: Occlusion, crop: int) -> dict:
     names = [*EXPRESSIONS, *(f"AU{k}" for k in AUS)]
     whole = np.concatenate([covered.whole_expressions, covered.whole_units])
     after = np.concatenate([covered.expressions[crop], covered.units[crop]])
-    told = EXPRESSIONS.index(reading.expression)
-    others = [
-        i for i in np.argsort(-abs(after - whole)) if i != told and abs(after - whole)[i] > 0.05
-    ]
-    changes = ", ".join(
-        f"{names[i]} {100 * whole[i]:.0f} → {100 * after[i]:.0f} %" for i in [told, *others[:3]]
+    told, change = (
+        EXPRESSIONS.index(reading.expression),
+        np.rint(100 * after) - np.rint(100 * whole),
     )
+    shown = [told, *(i for i in np.argsort(-abs(change), kind="stable") if i != told and change[i])]
+    changes = ", ".join(f"{names[i]} {100 * whole[i]:.0f} → {100 * after[i]:.0f} %" for i in shown)
     return {
         "effect": signed(round(-100 * lost)),
         "harm": round(min(1.0, max(0.0, lost)), 3),

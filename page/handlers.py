@@ -34,6 +34,7 @@ from page.visit import Question, Visit
 MAX_QUESTION = 1000
 LOOK_SECONDS = 0.1
 """Between two looks at an answer that another event writes."""
+NO_PHOTO = "Add a photo first, then ask about it. Photos are deleted within the hour."
 FAILURES = (RuntimeError, gr.Error)
 """What the model raises here, and what a lent GPU's queue makes of it."""
 
@@ -84,6 +85,13 @@ def since(begun: float) -> str:
     return f"{time.perf_counter() - begun:.1f}"
 
 
+def put_back(talk: list[dict], answer: dict, turn: list[dict]) -> None:
+    """Let a turn take the place of a question and this answer to it, wherever they are by now."""
+    at = next((i for i, message in enumerate(talk) if message is answer), None)
+    if at is not None:
+        talk[at - 1 : at + 1] = turn
+
+
 def refusal(sentence: str) -> gr.Error:
     return gr.Error(sentence, print_exception=False)
 
@@ -97,7 +105,12 @@ class Handlers:
     def greet(self) -> dict:
         predictor = self.predictor
         device = predictor.device.type.upper()
-        return {"model": predictor.name, "device": device, "untuned": not predictor.tuned}
+        return {
+            "model": predictor.name,
+            "device": device,
+            "untuned": not predictor.tuned,
+            "cropless": not predictor.crops,
+        }
 
     # --- the photo
 
@@ -133,6 +146,7 @@ class Handlers:
             gr.Info(remark)
         reference = visit.reference if visit else None
         fresh = Visit.of(photo, faces, self.predictor.face_size, reference)
+        fresh.before = visit.before if visit else None
         fresh.found_in = since(begun)
         opened = {
             p.state: fresh,
@@ -150,7 +164,9 @@ class Handlers:
     def choose(self, visit: Visit | None, event: gr.EventData) -> dict:
         """Another face of the photo was chosen: show what is known of it."""
         index = event.index
-        if not visit or not isinstance(index, int) or not 0 <= index < len(visit.faces):
+        if not visit:
+            raise refusal(NO_PHOTO)
+        if not isinstance(index, int) or not 0 <= index < len(visit.faces):
             return {self.parts.status: gr.skip()}
         visit.chosen = index
         return self.show(visit)
@@ -176,8 +192,10 @@ class Handlers:
             try:
                 visit.readings[chosen] = self.predictor.analyse(visit.portraits[chosen])
             except FAILURES as error:
+                visit.unread.add(chosen)
                 yield {line: failed(sentence_for(error))}
                 return
+            visit.unread.discard(chosen)
             done = [*found, note("read in {n} s", since(begun))]
             facts = self.facts(visit)
         if not visit.left:
@@ -212,7 +230,9 @@ class Handlers:
     def cover(self, visit: Visit | None) -> Iterator[dict]:
         """Read the chosen face with each crop covered, once."""
         p, skip = self.parts, {self.parts.clues: gr.skip()}
-        if not visit or visit.left or not visit.reading or visit.reading.attention is None:
+        if not visit:
+            raise refusal(NO_PHOTO)
+        if visit.left or not visit.reading or visit.reading.attention is None:
             yield skip
             return
         chosen, reading, done = visit.chosen, visit.reading, {}
@@ -233,13 +253,16 @@ class Handlers:
     def reset(self, visit: Visit | None) -> dict:
         """Make room for another photo; what it is compared with stays."""
         p, reference = self.parts, visit.reference if visit else None
+        before = visit.before if visit else None
         if visit:
             visit.left, visit.asked = True, None
         return {
-            p.state: Visit(reference=reference) if reference else None,
+            p.state: Visit(reference=reference, before=before) if reference or before else None,
             p.upload: gr.update(value=None, visible=True),
             p.example: gr.update(visible=True),
             p.tools: gr.update(visible=False),
+            p.back: gr.update(visible=before is not None),
+            p.download: gr.update(value=None),
             p.stage: None,
             p.status: status(note("Choose the second photo.")) if reference else None,
             p.chat: [],
@@ -247,13 +270,45 @@ class Handlers:
             **{part: None for part in p.evidence},
         }
 
+    def clean(self, visit: Visit | None) -> list[dict]:
+        """The chat as it is: a piece of an answer may have been on its way when the photo went."""
+        return visit.shown() if visit else []
+
+    def renew(self, visit: Visit | None) -> dict:
+        """After a refusal: a page whose session was forgotten makes room for a photo."""
+        return {self.parts.status: gr.skip()} if visit else self.reset(None)
+
     def compare(self, visit: Visit | None) -> dict:
-        """Keep the chosen face to compare the next photo with."""
-        if not visit or not visit.reading:
-            gr.Info("This face is still being read. Try again in a moment.")
+        """Keep the chosen face to compare the next photo with, and this photo to come back to."""
+        if not visit:
+            raise refusal(NO_PHOTO)
+        if not visit.reading:
+            gr.Info(self.not_read(visit))
             return {self.parts.status: gr.skip()}
-        visit.reference = visit.reading
-        return self.reset(visit)
+        visit.left, visit.asked, visit.before = True, None, None
+        return self.reset(Visit(reference=visit.reading, before=visit))
+
+    def back(self, visit: Visit | None) -> dict:
+        """Return to the photo that was to be compared, with its readings and talks."""
+        p, first = self.parts, visit.before if visit else None
+        if not first:
+            return {p.status: gr.skip()}
+        visit.left, first.left = True, False
+        opened = {
+            p.state: first,
+            p.upload: gr.update(visible=False),
+            p.example: gr.update(visible=False),
+            p.tools: gr.update(visible=True),
+            p.back: gr.update(visible=False),
+            p.question: gr.update(submit_btn=True, stop_btn=False),
+        }
+        return opened | self.show(first) | {p.status: status(*self.faces_found(first))}
+
+    def not_read(self, visit: Visit) -> str:
+        """Why there is no reading of the chosen face."""
+        if visit.chosen in visit.unread:
+            return "This face could not be read. Choose it again for another try."
+        return "This face is still being read. Try again in a moment."
 
     def stop_comparing(self, visit: Visit | None) -> dict:
         if visit:
@@ -262,10 +317,14 @@ class Handlers:
 
     def package(self, visit: Visit | None) -> dict:
         """Write the session's archive where it is swept away with the uploads."""
-        if not visit or not visit.readings:
-            return {self.parts.download: gr.skip()}
+        if not visit:
+            raise refusal(NO_PHOTO)
+        if not visit.readings:
+            raise refusal(self.not_read(visit))
         predictor = self.predictor
-        data = archive(visit.photo, visit.entries(), predictor.name, predictor.thresholds)
+        data = archive(
+            visit.photo, visit.entries(), predictor.name, predictor.thresholds, visit.comparison
+        )
         folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
         (folder / "feallm-session.zip").write_bytes(data)
         return {self.parts.download: gr.update(value=str(folder / "feallm-session.zip"))}
@@ -275,9 +334,9 @@ class Handlers:
     def ask(self, text: str | None, visit: Visit | None) -> dict:
         """Take a question; refuse what cannot be answered, keeping the draft."""
         if not visit or not visit.faces:
-            raise refusal("Add a photo first, then ask about it.")
+            raise refusal(NO_PHOTO)
         if not visit.reading:
-            raise refusal("This face is still being read. Ask again in a moment.")
+            raise refusal(self.not_read(visit))
         if visit.asked:
             raise refusal("One question at a time: the last one is not answered yet.")
         if problem := question_problem(text):
@@ -289,7 +348,8 @@ class Handlers:
         """Ask the last question again, with a little chance in the answer."""
         if not visit or visit.asked or len(visit.talk) < 2:
             raise refusal("There is no finished answer to try again.")
-        visit.asked = Question(visit.chosen, visit.talk[-2]["content"], temperature=0.7)
+        before = visit.talk[-2:]
+        visit.asked = Question(visit.chosen, before[0]["content"], temperature=0.7, before=before)
         del visit.talk[-2:]
         return self.busy(visit, clear_draft=False)
 
@@ -316,7 +376,7 @@ class Handlers:
             yield {p.chat: visit.shown()}
             return
         reading, talk = visit.readings[question.face], visit.talks.setdefault(question.face, [])
-        asked = [*talk, {"role": "user", "content": question.text}]
+        asked = [*visit.told(question.face), {"role": "user", "content": question.text}]
         written = {"role": "assistant", "content": ""}
         talk += [asked[-1], written]
         begun = time.perf_counter()
@@ -330,15 +390,22 @@ class Handlers:
             with contextlib.closing(pieces):
                 for piece in pieces:
                     written["content"] += piece
-                    if visit.left:
+                    if visit.left or visit.asked is not question:  # stopped
                         return
                     yield {p.chat: visit.shown(), p.status: status(note("Writing …"))}
         except QuestionTooLong as problem:
-            written["content"] = str(problem)
+            written |= {"content": str(problem), "failed": True}
         except (*FAILURES, ValueError) as error:
-            written["content"] = f"{written['content']} ({sentence_for(error)})"
+            sentence = sentence_for(error)
+            written |= {"content": f"{written['content']} ({sentence})", "failed": True}
+            if question.before:
+                gr.Warning(sentence)
         finally:
-            written["content"] = written["content"].strip() or "(stopped)"
+            if not written["content"].strip():
+                written |= {"content": "(stopped)", "failed": True}
+            written["content"] = written["content"].strip()
+            if written.get("failed") and question.before:
+                put_back(talk, written, question.before)
             if visit.asked is question:  # after a stop there may be a newer one
                 visit.asked = None
         words = note("{n} words", len(written["content"].split()))
@@ -355,14 +422,25 @@ class Handlers:
         return box | next_questions
 
     def drop(self, visit: Visit | None) -> dict:
-        """A question will not be answered; what was written of an answer already begun stays."""
-        if visit and visit.asked:
-            waiting, visit.asked = not visit.asked.started, None
-            if waiting:
+        """Take a question back; what was written of an answer already begun stays."""
+        question = visit.asked if visit else None
+        if question:
+            visit.asked = None
+            if not question.started:
+                visit.talks.setdefault(question.face, []).extend(question.before)
                 return self.settle(visit) | {self.parts.chat: visit.shown()}
         return self.settle(visit)
 
+    def fail(self, visit: Visit | None) -> dict:
+        """An answer's event ended early: by a stop, which has dropped its question, or not."""
+        if visit and visit.stopped:
+            visit.stopped -= 1
+            return {self.parts.question: gr.skip()}  # there may be a newer question
+        return self.drop(visit)
+
     def stop(self, visit: Visit | None) -> dict:
+        if visit and visit.asked:
+            visit.stopped += 1
         return self.drop(visit) | {self.parts.status: status(note("Stopped."))}
 
     def undo(self, visit: Visit | None) -> dict:
@@ -378,6 +456,8 @@ class Handlers:
         """Forget the talk about the chosen face."""
         if not visit:
             return {self.parts.chat: []}
+        if visit.asked:
+            visit.stopped += 1
         visit.asked = None
         visit.talks.pop(visit.chosen, None)
         return {self.parts.chat: visit.shown()}

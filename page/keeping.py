@@ -5,6 +5,8 @@ a photo would outlive both a kill and its hour. So files go by their age alone, 
 wrote them, and a session goes as a whole.
 """
 
+import os
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,28 @@ import gradio as gr
 from gradio import processing_utils
 
 from page.visit import Visit
+
+FOLDER = "feallm-uploads"
+"""Name of the one folder in which files are deleted by their age: all in it are ours."""
+
+
+def use_own_folder() -> None:
+    """Let Gradio keep uploads in a folder of ours within GRADIO_TEMP_DIR or the system's."""
+    parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    os.environ["GRADIO_TEMP_DIR"] = str(parent if parent.name == FOLDER else parent / FOLDER)
+
+
+def own_folder(folder: str) -> Path:
+    """Return the folder of the uploads.
+
+    Raises:
+        RuntimeError: others may keep their files in it.
+    """
+    if Path(folder).name != FOLDER:
+        raise RuntimeError(
+            f"Uploads would lie in {folder}: call page.keeping.use_own_folder first."
+        )
+    return Path(folder)
 
 
 def sweep_files(folder: Path, age: float) -> None:

@@ -1,6 +1,5 @@
 """The page's parts and which event calls which handler."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -10,7 +9,7 @@ from feallm import Predictor
 from feallm.suggestions import suggest
 from page.api import Api
 from page.handlers import Handlers
-from page.keeping import keep_clean, refuse_downloads
+from page.keeping import keep_clean, own_folder, refuse_downloads
 from page.theme import ASSETS
 from page.words import t
 
@@ -44,12 +43,15 @@ def build_demo(predictor: Predictor, queue: int = 128, keep: float = KEEP_SECOND
     Args:
         queue: events that may wait.
         keep: seconds after which uploads and sessions are deleted at the next sweep.
+
+    Raises:
+        RuntimeError: GRADIO_TEMP_DIR is no folder of the page's own (`page.keeping`).
     """
     with gr.Blocks(title="FEALLM: facial emotion, explained", fill_width=True) as demo:
         parts = place_parts()
         connect(demo, parts, Handlers(predictor, parts))
         Api(predictor).place(MODEL)
-    keep_clean(demo, Path(get_upload_folder()), SWEEP_SECONDS, keep)
+    keep_clean(demo, own_folder(get_upload_folder()), SWEEP_SECONDS, keep)
     refuse_downloads()
     # explicit: on ZeroGPU the default would be 1; every event waits here, not only the model's
     return demo.queue(max_size=queue, api_open=False)
@@ -89,6 +91,9 @@ def place_parts() -> SimpleNamespace:
                 p.export = gr.Button(t("Export"), size="sm", min_width=0)
                 p.download = gr.DownloadButton("", elem_id="download", visible="hidden")
             p.example = gr.Button(t("Try an example: Grace Hopper"), size="sm", elem_id="example")
+            p.back = gr.Button(
+                t("Back to the first photo"), size="sm", elem_id="back", visible=False
+            )
             p.clues = template("clues")
         with gr.Column(elem_id="talk", min_width=0):
             p.chat = gr.Chatbot(
@@ -127,7 +132,7 @@ def place_parts() -> SimpleNamespace:
 def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     """Wire every event; those that need the model wait in its queue."""
     seen = [p.stage, p.status, p.chat, *p.suggestions, *p.evidence]
-    opened = [p.state, p.upload, p.example, p.tools, p.question, *seen]
+    opened = [p.state, p.upload, p.example, p.tools, p.back, p.download, p.question, *seen]
     settled = [p.question, p.chat, p.status, *p.suggestions]
     shown = QUIET | {"show_progress": "minimal", "show_progress_on": p.status}
     waiting = MODEL | shown
@@ -141,21 +146,29 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     covered = p.clues.select(on.cover, p.state, [p.clues, p.status], **waiting)
     p.comparison.select(on.stop_comparing, p.state, p.comparison, **QUIET)
     packed = p.export.click(on.package, p.state, p.download, **QUIET)
-    packed.then(None, None, None, js="() => document.querySelector('#download').click()")
+    packed.success(None, None, None, js="() => document.querySelector('#download').click()")
 
     asking = [(p.question.submit, p.question), *[(b.click, b) for b in p.suggestions]]
     taken = [event(on.ask, [source, p.state], settled, **QUIET) for event, source in asking]
     taken.append(p.chat.retry(on.retry, p.state, settled, **QUIET))
-    answered = [t.success(on.answer, p.state, [p.chat, p.status], **talking) for t in taken]
+    # "multiple": the browser would leave out a question while a stopped one's event is ending
+    answered = [
+        t.success(on.answer, p.state, [p.chat, p.status], trigger_mode="multiple", **talking)
+        for t in taken
+    ]
     for event in answered:
         event.success(on.settle, p.state, settled, **QUIET)
-        event.failure(on.drop, p.state, settled, **QUIET)
+        event.failure(on.fail, p.state, settled, **QUIET)
     p.question.stop(on.stop, p.state, settled, cancels=answered, **QUIET)
     p.chat.undo(on.undo, p.state, [p.chat, p.question], **QUIET)
     p.chat.clear(on.clear, p.state, p.chat, cancels=answered, **QUIET)
 
     busy = [started, example, *read, covered, *answered]
     changed = p.change.click(on.reset, p.state, opened, cancels=busy, **QUIET)
-    # a piece of an answer may have been on its way when it was cancelled
-    changed.then(lambda: [], None, p.chat, **QUIET)
-    p.compare.click(on.compare, p.state, opened, **QUIET)
+    changed.then(on.clean, p.state, p.chat, **QUIET)
+    comparing = p.compare.click(on.compare, p.state, opened, **QUIET)
+    comparing.then(on.clean, p.state, p.chat, **QUIET)
+    for event in (chosen, covered, packed, comparing, *taken):
+        event.failure(on.renew, p.state, opened, **QUIET)
+    returned = p.back.click(on.back, p.state, opened, cancels=busy, **QUIET)
+    returned.success(on.read, p.state, seen, **waiting)

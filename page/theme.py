@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from page.words import head_script, translations
+from page.words import for_gradio, head_script
 
 ASSETS = Path(__file__).parent.parent / "assets" / "page"
 SESSIONS = 200
@@ -56,7 +56,7 @@ def launch_options() -> dict:
         "theme": theme(),
         "css": (ASSETS / "page.css").read_text("utf-8"),
         "head": policy + head_script(),
-        "i18n": gr.I18n(**translations()),
+        "i18n": gr.I18n(**for_gradio()),
         "footer_links": [],
         "run_history": False,
         "enable_monitoring": False,

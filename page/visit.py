@@ -21,11 +21,15 @@ SHOWN_SIDE = 1280
 
 @dataclass
 class Question:
-    """A question that waits for its answer, or is being answered."""
+    """A question that waits for its answer, or is being answered.
+
+    `before` is the turn that a second try takes the place of.
+    """
 
     face: int
     text: str
     temperature: float = 0.0
+    before: list[dict] = field(default_factory=list)
     _claim: threading.Lock = field(default_factory=threading.Lock)
 
     def claim(self) -> bool:
@@ -42,9 +46,11 @@ class Visit:
     """One visitor's photo and talks; the chat on the page is only a picture of `talks`.
 
     `portraits` are the aligned faces, cut from the photo at its full size. `reference` is a reading
-    of an earlier photo that this one is compared with. A talk holds whole turns only: a question
-    enters it together with its answer. `left` is set when the visitor has turned to another photo.
-    `found_in` is how many seconds the search for faces took, as it is shown.
+    of an earlier photo that this one is compared with, `before` that photo's visit. A talk holds
+    whole turns only: a question enters it together with its answer, which is marked "failed" where
+    it is not the model's. `unread` are the faces whose reading failed. `stopped` counts answers
+    that were stopped and whose events have not ended yet. `left` is set when the visitor has turned
+    to another photo. `found_in` is how many seconds the search for faces took, as it is shown.
     """
 
     shown_photo: bytes = b""
@@ -57,6 +63,9 @@ class Visit:
     talks: dict[int, list[dict]] = field(default_factory=dict)
     covered: dict[int, Occlusion] = field(default_factory=dict)
     asked: Question | None = None
+    before: "Visit | None" = None
+    unread: set[int] = field(default_factory=set)
+    stopped: int = 0
     left: bool = False
     found_in: str = ""
     begun: float = field(default_factory=time.time)
@@ -90,6 +99,12 @@ class Visit:
     @property
     def talk(self) -> list[dict]:
         return self.talks.setdefault(self.chosen, [])
+
+    def told(self, face: int) -> list[dict]:
+        """The talk about a face as the model is told it: without what is not its own."""
+        talk = self.talks.get(face, [])
+        turns = zip(talk[::2], talk[1::2], strict=True)
+        return [m for turn in turns if not turn[1].get("failed") for m in turn]
 
     @property
     def comparison(self) -> Comparison | None:

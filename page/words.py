@@ -20,6 +20,15 @@ def translations() -> dict[str, dict[str, str]]:
     return {"en": english, **others}
 
 
+def for_gradio() -> dict[str, dict[str, str]]:
+    """Return the translations under every tag that Gradio would else show in English.
+
+    It looks for the browser's tag, then for its first part: zh-TW finds no zh-CN.
+    """
+    found = translations()
+    return found | dict.fromkeys(("zh", "zh-TW", "zh-HK"), found["zh-CN"])
+
+
 def t(english: str) -> gr.i18n.I18nData:
     """Mark a word of a Gradio part for translation."""
     return gr.i18n.I18nData(english)

@@ -1,7 +1,9 @@
 """Tiny models and made-up pictures: the tests need no weights, no network and no data set."""
 
 import os
+import tempfile
 
+os.environ["GRADIO_TEMP_DIR"] = os.path.join(tempfile.mkdtemp(), "feallm-uploads")
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # the models are tiny: a second thread gives nothing, and takes a core from browser and subprocesses
@@ -125,10 +127,11 @@ def made_reading(
     aus: tuple[int, ...] = (6, 12),
     share: float = 0.7,
     face: Image.Image | None = None,
+    **changes,
 ) -> Reading:
     """A reading as a model would give it, for what only shows or compares readings."""
     rest = (1 - share) / 6
-    return Reading(
+    fields = dict(
         expression=expression,
         expression_probabilities={e: share if e == expression else rest for e in EXPRESSIONS},
         aus=aus,
@@ -141,3 +144,4 @@ def made_reading(
         looks={"self": (np.full((1, 1, 1, 4, 2), 0.5), np.full((1, 1, 1, 4), 0.25))},
         image_embeds=torch.zeros(1),
     )
+    return Reading(**(fields | changes))

@@ -147,6 +147,19 @@ def test_stop_keeps_what_was_written_and_frees_the_model(page, stand_in, portrai
     expect(last_answer(page)).to_contain_text("You asked: And now?")
 
 
+def test_a_question_right_after_a_stop_is_answered(page, stand_in, portrait):
+    """Before the stopped answer's event has ended in the browser."""
+    upload_and_read(page, portrait)
+    for k in range(3):
+        ask(page, "Tell me slowly")
+        expect(last_answer(page)).to_contain_text("more more")
+        page.locator("#question .stop-button").click()
+        expect(page.locator("#question .submit-button")).to_be_visible()
+        ask(page, f"And now {k}?")
+        expect(last_answer(page)).to_contain_text(f"You asked: And now {k}? AU12 says")
+        expect(page.locator("#question .submit-button")).to_be_visible()
+
+
 def test_events_that_overlap_leave_whole_talks(page, stand_in, couple):
     """Ask twice, choose another face while an answer is written, go back: every turn is whole."""
     upload_and_read(page, couple)
@@ -227,7 +240,7 @@ def test_a_face_that_could_not_be_read_can_be_read_again(page, stand_in, portrai
     upload(page, png(portrait))
     expect(page.locator("#status")).to_contain_text("The model failed on this. Please try again.")
     ask(page, "What now?")
-    expect(page.get_by_text("This face is still being read")).to_be_visible()
+    expect(page.get_by_text("This face could not be read")).to_be_visible()
     stand_in.broken = False
     page.locator(".face").click()
     expect(page.locator(".verdict strong")).to_have_text("Happiness")
@@ -352,16 +365,48 @@ def test_covering_is_read_once_and_shown(page, stand_in, portrait):
     assert stand_in.covered == before + 1
 
 
-def test_a_second_photo_is_compared_with_the_first(page, portrait):
+def test_a_second_photo_is_compared_with_the_first(page, portrait, tmp_path):
     upload_and_read(page, portrait)
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("#status")).to_contain_text("second photo")
     upload(page, png(portrait.point(lambda v: v // 2)))
     expect(page.locator(".comparison")).to_contain_text("Both faces read as Happiness")
     expect(page.locator(".comparison .rows li")).to_have_count(19)
+    with page.expect_download() as download:
+        page.get_by_text("Export").click()
+    download.value.save_as(tmp_path / "session.zip")
+    with zipfile.ZipFile(tmp_path / "session.zip") as kept:
+        assert "Both faces read as Happiness" in kept.read("session.md").decode()
+        assert "first-face.png" in kept.namelist()
     page.get_by_label("Stop comparing").click()
     expect(page.locator(".comparison")).to_have_count(0)
     expect(page.locator(".verdict strong")).to_be_visible()
+
+
+def test_the_first_photo_comes_back_as_it_was(page, stand_in, portrait):
+    back = page.get_by_role("button", name="Back to the first photo")
+    upload_and_read(page, portrait)
+    expect(back).to_be_hidden()
+    ask(page, "First?")
+    expect(last_answer(page)).to_contain_text("You asked: First?")
+    expect(page.locator("#question .submit-button")).to_be_visible()
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("#upload")).to_be_visible()
+    analysed = stand_in.analysed
+    back.click()  # nothing was chosen
+    expect(page.locator("#chat")).to_contain_text("You asked: First?")
+    expect(page.locator(".verdict strong")).to_be_visible()
+    expect(page.locator("#upload")).to_be_hidden()
+    page.get_by_role("button", name="Compare").click()
+    upload(page, png(portrait.point(lambda v: v // 2)))
+    expect(page.locator(".comparison")).to_be_visible()
+    expect(page.locator("#chat")).not_to_contain_text("First?")
+    back.click()
+    expect(page.locator("#chat")).to_contain_text("You asked: First?")
+    expect(page.locator(".comparison")).to_have_count(0)
+    assert stand_in.analysed == analysed + 1  # the second photo's
+    ask(page, "And again?")
+    expect(last_answer(page)).to_contain_text("You asked: And again?")
 
 
 def test_the_session_can_be_kept(page, portrait, tmp_path):
@@ -374,6 +419,23 @@ def test_the_session_can_be_kept(page, portrait, tmp_path):
     download.value.save_as(tmp_path / "session.zip")
     with zipfile.ZipFile(tmp_path / "session.zip") as kept:
         assert "> You asked: Kept?" in kept.read("session.md").decode()
+
+
+def test_a_session_is_not_exported_before_it_is_read(page, stand_in, portrait):
+    upload_and_read(page, portrait)
+    with page.expect_download():
+        page.get_by_text("Export").click()
+    page.get_by_role("button", name="Change photo").click()
+    stand_in.broken = True
+    upload(page, png(portrait))
+    expect(page.locator("#status")).to_contain_text("The model failed on this.")
+    stand_in.broken = False
+    downloads = []
+    page.on("download", lambda download: downloads.append(download))
+    page.get_by_text("Export").click()
+    expect(page.get_by_text("This face could not be read")).to_be_visible()
+    time.sleep(0.5)
+    assert downloads == []  # nor the photo's before
 
 
 def test_suggestions_fit_the_face_and_are_not_repeated(page, portrait):
@@ -390,6 +452,7 @@ def test_suggestions_fit_the_face_and_are_not_repeated(page, portrait):
     ("locale", "word", "welcome"),
     [
         ("zh-CN", "动作单元", "这张脸"),
+        ("zh-TW", "动作单元", "这张脸"),
         ("es-MX", "Unidades de acción", "¿Qué muestra esta cara?"),
     ],
 )
@@ -404,6 +467,12 @@ def test_the_interface_follows_the_browsers_language(
     upload(page, png(portrait))
     expect(page.locator(".verdict strong")).to_have_text("Happiness")  # the model's word stays
     expect(page.locator("#units h2")).to_have_text(word)  # drawn again, translated again
+    # Gradio's parts and its buttons too
+    expect(page.get_by_text("Change photo")).to_have_count(0)
+    expect(page.locator("#privacy")).not_to_contain_text("Photos stay")
+    buttons = page.locator("#chat .message-buttons button")
+    expect(buttons).to_have_count(3)
+    assert [buttons.nth(k).is_visible() for k in range(3)] == [True, False, False]
     context.close()
 
 
@@ -506,6 +575,24 @@ def test_a_model_that_was_not_tuned_is_labelled_on_every_screen(browser, page):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         axe_finds_nothing(page)
         context.close()
+    demo.close()
+
+
+def test_a_model_without_crops_shows_none(browser, portrait):
+    plain = StandIn()
+    plain.crops = []
+    plain.analyse = lambda face: made_reading(face=face, attention=None)
+    demo, url = serve(plain)
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(url)
+    expect(page.get_by_text("Twelve FACS action units")).to_be_visible()
+    expect(page.get_by_text("Sixteen local crops")).to_be_hidden()
+    upload_and_read(page, portrait)
+    for part in ("#clues", "#matrix"):
+        expect(page.locator(part)).to_be_hidden()
+    expect(page.locator("#units")).to_be_visible()
+    context.close()
     demo.close()
 
 
@@ -625,3 +712,59 @@ def test_no_part_is_left_out_after_it_was_given_a_dict():
 def place_parts_of_a_page():
     with gr.Blocks():
         return place_parts()
+
+
+def a_visit(portrait: Image.Image) -> tuple[Handlers, Visit]:
+    handlers = Handlers(StandIn(), place_parts_of_a_page())
+    return handlers, Visit(faces=[None], portraits=[portrait], readings={0: made_reading()})
+
+
+def answered(handlers: Handlers, visit: Visit) -> str:
+    list(handlers.answer(visit))
+    return visit.talk[-1]["content"]
+
+
+def test_a_second_try_that_is_stopped_leaves_the_first_answer(portrait):
+    handlers, visit = a_visit(portrait)
+    handlers.ask("Why?", visit)
+    first = answered(handlers, visit)
+    handlers.retry(visit)
+    handlers.stop(visit)  # while it waits
+    assert [m["content"] for m in visit.talk] == ["Why?", first]
+    handlers.retry(visit)
+    handlers.predictor.stream = broken
+    answered(handlers, visit)
+    assert [m["content"] for m in visit.talk] == ["Why?", first]
+
+
+def broken(*_, **__):
+    raise RuntimeError("out of order")
+    yield
+
+
+def test_excuses_are_not_told_to_the_model(portrait):
+    handlers, visit = a_visit(portrait)
+    handlers.ask("Please fail", visit)
+    assert "The model failed" in answered(handlers, visit)
+    told = []
+    handlers.predictor.fitting = lambda reading, messages: told.append(messages) or messages
+    handlers.ask("And now?", visit)
+    answered(handlers, visit)
+    assert [m["content"] for m in told[0]] == ["And now?"]
+    assert len(visit.talk) == 4  # but shown and kept
+
+
+def test_the_end_of_a_stopped_answer_takes_no_newer_question(portrait):
+    handlers, visit = a_visit(portrait)
+    handlers.ask("One?", visit)
+    writing = handlers.answer(visit)
+    next(writing)
+    handlers.stop(visit)
+    handlers.ask("Two?", visit)
+    handlers.fail(visit)  # the first one's event has ended
+    assert visit.asked.text == "Two?"
+    writing.close()
+    assert answered(handlers, visit).startswith("You asked: Two?")
+    handlers.ask("Three?", visit)
+    handlers.fail(visit)  # the queue was full
+    assert visit.asked is None

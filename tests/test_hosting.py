@@ -4,10 +4,12 @@ import pickle
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import app
 from feallm import Predictor
 from feallm.loading import ModelError
+from feallm.predictor import MINI
 
 
 class Lender:
@@ -73,18 +75,18 @@ def test_a_space_starts_even_when_the_model_cannot_be_loaded(monkeypatch, lender
 def test_options_come_from_the_environment(monkeypatch, launched):
     seen = {}
 
-    def load(model, device, quantization, say):
-        seen.update(model=model, device=device, quantization=quantization)
+    def load(model, device, dtype, quantization, say):
+        seen.update(model=model, device=device, dtype=dtype, quantization=quantization)
         return SimpleNamespace(name="seen", device=device, tuned=True, voices=1)
 
     monkeypatch.setattr(app, "Predictor", load)
     values = {"MODEL": "there", "DEVICE": "cpu", "HOST": "0.0.0.0", "PORT": "8123", "QUEUE": "7"}
-    values["QUANTIZATION"] = "nf4"
+    values |= {"QUANTIZATION": "nf4", "DTYPE": "fp16"}
     for name, value in values.items():
         monkeypatch.setenv(f"FEALLM_{name}", value)
     app.main()
     assert seen["model"] == "there" and seen["device"].type == "cpu"
-    assert seen["quantization"] == "nf4"
+    assert seen["quantization"] == "nf4" and seen["dtype"] == torch.float16
     demo, options = launched[0]
     assert options["server_name"] == "0.0.0.0" and options["server_port"] == 8123
     assert demo._queue.max_size == 7
@@ -96,3 +98,44 @@ def test_photos_cannot_be_kept_longer_than_promised(monkeypatch, launched, minut
     with pytest.raises(SystemExit):
         app.main()
     assert launched == [] and "promises an hour" in capsys.readouterr().err
+
+
+def test_empty_variables_of_the_environment_are_none(monkeypatch, launched):
+    seen = {}
+
+    def load(model, device, dtype, quantization, say):
+        seen.update(model=model, dtype=dtype, quantization=quantization)
+        return SimpleNamespace(name="seen", device=device, tuned=True, voices=1)
+
+    monkeypatch.setattr(app, "Predictor", load)
+    for name in (
+        "MODEL",
+        "DEVICE",
+        "HOST",
+        "PORT",
+        "QUEUE",
+        "QUANTIZATION",
+        "DTYPE",
+        "KEEP_MINUTES",
+    ):
+        monkeypatch.setenv(f"FEALLM_{name}", "")
+    app.main()
+    assert seen == {"model": str(MINI), "dtype": None, "quantization": None}
+    assert launched[0][1]["server_port"] == 7860
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("QUANTIZATION", "int4", "FEALLM_QUANTIZATION is 'int4'"),
+        ("DTYPE", "bfloat", "FEALLM_DTYPE is 'bfloat'"),
+        ("PORT", "http", "invalid int value"),
+    ],
+)
+def test_wrong_variables_of_the_environment_are_named(
+    monkeypatch, launched, name, value, sentence, capsys
+):
+    monkeypatch.setenv(f"FEALLM_{name}", value)
+    with pytest.raises(SystemExit):
+        app.main()
+    assert launched == [] and sentence in capsys.readouterr().err

@@ -13,13 +13,15 @@ from pathlib import Path
 import httpx
 import pytest
 from browsing import StandIn, ask, png, serve, upload, upload_and_read, wait_until
+from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
 
 import page.layout
 from benchmarks.soak import free_port
-from page.keeping import sweep_files
+from page.keeping import own_folder, sweep_files, use_own_folder
+from page.layout import build_demo
 
 ROOT = Path(__file__).parent.parent
 WATCHED = """
@@ -41,7 +43,7 @@ class Server:
 
     def __init__(self, folder: Path):
         self.port = free_port()
-        self.folder, self.log = folder, folder / "log.txt"
+        self.folder, self.log = folder / "feallm-uploads", folder / "log.txt"
         self.start()
 
     def start(self) -> None:
@@ -102,7 +104,7 @@ def test_neither_server_nor_browser_speaks_to_the_outside(browser, server, portr
 
 def test_a_killed_page_serves_again_and_sweeps_what_it_left(browser, server, portrait):
     left = server.folder / "of-the-killed" / "photo.png"
-    left.parent.mkdir()
+    left.parent.mkdir(parents=True)
     left.write_bytes(b"a face")
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()
@@ -113,7 +115,7 @@ def test_a_killed_page_serves_again_and_sweeps_what_it_left(browser, server, por
 
 
 def test_uploads_exports_and_sessions_are_deleted(browser, monkeypatch, tmp_path, portrait):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "feallm-uploads"))
     monkeypatch.setattr(page.layout, "SWEEP_SECONDS", 1)
     demo, url = serve(StandIn(), keep=4)
     context = browser.new_context()
@@ -134,8 +136,30 @@ def test_uploads_exports_and_sessions_are_deleted(browser, monkeypatch, tmp_path
     assert kept() == [] and sessions() == 0
     ask(tab, "Still there?")
     expect(tab.get_by_text("Add a photo first")).to_be_visible()
+    expect(tab.locator("#upload")).to_be_visible()  # and there is room for one
+    expect(tab.locator(".stage")).to_have_count(0)
+    expect(tab.locator("#question textarea")).to_have_value("Still there?")
     context.close()
     demo.close()
+
+
+def test_what_others_keep_in_the_temporary_folder_stays(monkeypatch, tmp_path):
+    theirs = tmp_path / "theirs.txt"
+    theirs.write_text("keep me")
+    os.utime(theirs, (0, 0))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with pytest.raises(RuntimeError, match="use_own_folder"):
+        build_demo(StandIn())
+    use_own_folder()
+    folder = own_folder(get_upload_folder())
+    assert folder.parent == tmp_path
+    (folder / "x").mkdir(parents=True)
+    (folder / "x" / "face.png").write_text("delete me")
+    os.utime(folder / "x" / "face.png", (0, 0))
+    sweep_files(folder, 60)
+    assert theirs.exists() and not (folder / "x").exists()
+    use_own_folder()  # as where a page starts another
+    assert own_folder(get_upload_folder()) == folder
 
 
 def test_only_old_files_and_empty_folders_are_swept(tmp_path):

@@ -15,7 +15,15 @@ SAID = {
     "feallm/photos.py": {"BadPhoto", "append"},
     "feallm/faces.py": {"caveat", "NO_FACE"},
     "feallm/predictor.py": {"QuestionTooLong", "excuse"},
-    "page/handlers.py": {"BadPhoto", "refusal", "Info", "Warning", "question_problem"},
+    "page/handlers.py": {
+        "BadPhoto",
+        "refusal",
+        "Info",
+        "Warning",
+        "question_problem",
+        "not_read",
+        "NO_PHOTO",
+    },
 }
 """Where sentences for a visitor are: what calls, functions and constants of these names say."""
 IN_THE_CHAT = {"This question is too long for the model."}  # an answer, in the model's language

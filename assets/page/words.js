@@ -3,9 +3,8 @@
 (() => {
   const known = window.FEALLM_WORDS;
   const family = tag => tag.split('-')[0];
-  const wanted = navigator.languages
-    .map(tag => family(tag) === 'en' ? 'en' : Object.keys(known).find(k => k === tag || family(k) === family(tag)))
-    .find(Boolean);
+  const asked = navigator.language;  // as Gradio's own parts: the first language only
+  const wanted = Object.keys(known).find(k => k === asked) ?? Object.keys(known).find(k => family(k) === family(asked));
   const words = known[wanted];
   if (!words) return;
   const plain = text => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');

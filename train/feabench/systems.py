@@ -114,8 +114,6 @@ class Chat:
     ):
         self.name, self.made_of = name_of(model), made_of(model, quantization)
         self.face_size, self.device = FACE_SIZE, best_device()
-        if self.device.index:
-            torch.cuda.set_device(self.device)  # where bitsandbytes puts what it quantizes
         dtype, code = best_dtype(self.device), {"trust_remote_code": trust_remote_code}
         try:
             self.processor = AutoProcessor.from_pretrained(model, **code)
@@ -123,6 +121,7 @@ class Chat:
                 model,
                 dtype=dtype,
                 quantization_config=quantization_config(quantization, dtype),
+                device_map={"": self.device} if quantization else None,
                 **code,
             )
         except (OSError, ValueError) as error:
