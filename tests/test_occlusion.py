@@ -42,6 +42,15 @@ def test_every_row_is_a_reading_of_the_covered_face(portrait):
         seen.loss("Happiness"), seen.whole_expressions[happy] - seen.expressions[:, happy]
     )
     np.testing.assert_allclose(seen.unit_loss(12), seen.whole_units[6] - seen.units[:, 6])
+    # where the memory holds five rows, two faces with their mirror images are read at once
+    batches = []
+    encode = predictor._encode
+    predictor._encode = lambda faces: batches.append(len(faces)) or encode(faces)
+    predictor._rows = 5
+    sliced = occlude(predictor, reading)
+    assert batches == [4] * 8 + [2]
+    np.testing.assert_allclose(sliced.expressions, seen.expressions, atol=1e-4)
+    np.testing.assert_allclose(sliced.units, seen.units, atol=1e-4)
 
 
 def test_a_model_without_crops_says_so():

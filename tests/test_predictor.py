@@ -1,5 +1,7 @@
 """feallm-mini as shipped: its probabilities are exact, its texts agree with them, it talks."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from feallm.faces import align_face, detect_faces
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from feallm.generation import embed
 from feallm.loading import ModelError
+from feallm.predictor import best_device, best_dtype
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +159,44 @@ def test_models_that_cannot_be_loaded_are_sentences(tmp_path, predictor):
     predictor.model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(ModelError, match="incomplete.*lca"):
         Predictor(tmp_path)
+
+
+def test_of_several_processes_each_has_its_gpu(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert best_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert best_device() == torch.device("cuda", 0)  # torch.cuda.set_device wants a number
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert best_device() == torch.device("cuda", 3)
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), "float16"), ((8, 0), "bfloat16")])
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert best_dtype(torch.device("cuda", 1)) == getattr(torch, dtype)
+
+
+def test_one_analysis_at_a_time(predictor, reading):
+    """An event that was cancelled leaves its thread at work."""
+    order, encode = [], predictor._encode
+
+    def slowly(faces):
+        order.append("begin")
+        time.sleep(0.2)
+        result = encode(faces)
+        order.append("end")
+        return result
+
+    predictor._encode = slowly
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [
+                pool.submit(predictor.analyse, reading.face, texts=False),
+                pool.submit(predictor.chances, [reading.face], reading.aus),
+            ]
+            for job in jobs:
+                job.result()
+    finally:
+        del predictor._encode
+    assert order == ["begin", "end"] * 2
