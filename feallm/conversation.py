@@ -16,9 +16,9 @@ SYSTEM_PROMPT = (
 )
 CHAT_TEMPLATE = (
     f"{{{{ bos_token }}}} {SYSTEM_PROMPT}"
-    "{% for m in messages %}{{ ' USER:' if m.role == 'user' }}"
+    "{% for m in messages %}{{ ' USER: ' if m.role == 'user' else ' ' }}"
     "{% set parts = [{'type': 'text', 'text': m.content}] if m.content is string else m.content %}"
-    "{% for part in parts if part.type == 'image' %}<image> {{ '\\n' }}{% else %} {% endfor %}"
+    "{% for part in parts if part.type == 'image' %}<image> {{ '\\n' }}{% endfor %}"
     "{% for part in parts if part.type == 'text' %}{{ part.text }}{% endfor %}"
     "{{ ' ASSISTANT:' if m.role == 'user' else eos_token }}{% endfor %}"
 )
@@ -64,7 +64,7 @@ def encode(
                 f"Message {turn} is by {message['role']}; it must be the {expected}'s."
             )
         if turn == 0:
-            add(words(f"{SYSTEM_PROMPT} USER:"), supervised=False)
+            add(words(f"{SYSTEM_PROMPT} USER: "), supervised=False)
             add([image_token_id] * num_image_tokens, supervised=False)
             add(words(f"\n{message['content']} ASSISTANT:"), supervised=False)
         elif expected == "user":

@@ -195,7 +195,7 @@ def test_the_mask_follows_llavas_rule(processor):
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     ids, labels = encode(messages, tokenizer, 1)
-    pieces = [f"{SYSTEM_PROMPT} USER:", "<image>", "\nWhat is it? ASSISTANT:", "A face. It smiles."]
+    pieces = [f"{SYSTEM_PROMPT} USER: ", "<image>", "\nWhat is it? ASSISTANT:", "A face. It smiles."]
     pieces += ["</s>", "USER: Why? ASSISTANT:", "AU12 pulls the lip corners.", "</s>"]
     expected_ids, expected_labels = [tokenizer.bos_token_id], [IGNORE_INDEX]
     for piece in pieces:
@@ -204,6 +204,10 @@ def test_the_mask_follows_llavas_rule(processor):
         expected_ids += tokens
         expected_labels += tokens if learned else [IGNORE_INDEX] * len(tokens)
     assert ids == expected_ids and labels == expected_labels
+    # Llama's own: ":", the space before the picture, the picture, a space and the new line
+    at = ids.index(tokenizer.convert_tokens_to_ids("<image>"))
+    around = tokenizer.convert_ids_to_tokens(ids[at - 2 : at + 3])
+    assert around == [":", "▁", "<image>", "▁", "<0x0A>"]
 
 
 def test_long_rows_are_cut_and_batches_padded(tmp_path, processor):

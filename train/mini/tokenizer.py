@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from feallm.conversation import SYSTEM_PROMPT
@@ -51,6 +51,8 @@ def train_tokenizer(vocab_size: int, conversations: int, seed: int) -> PreTraine
     tokens = [*SPECIAL, *(f"<0x{b:02X}>" for b in range(256)), *sorted(learnt, key=learnt.get)]
     vocab = {token: i for i, token in enumerate(tokens)}
     final = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True))
+    # a Llama's keeps the space before a picture, "USER: <image>"; here it would be one token more
+    final.normalizer = normalizers.Replace(Regex(r" +\z"), "")
     final.pre_tokenizer = split
     final.decoder = decoders.Sequence(
         [
