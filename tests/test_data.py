@@ -195,7 +195,12 @@ def test_the_mask_follows_llavas_rule(processor):
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     ids, labels = encode(messages, tokenizer, 1)
-    pieces = [f"{SYSTEM_PROMPT} USER: ", "<image>", "\nWhat is it? ASSISTANT:", "A face. It smiles."]
+    pieces = [
+        f"{SYSTEM_PROMPT} USER: ",
+        "<image>",
+        "\nWhat is it? ASSISTANT:",
+        "A face. It smiles.",
+    ]
     pieces += ["</s>", "USER: Why? ASSISTANT:", "AU12 pulls the lip corners.", "</s>"]
     expected_ids, expected_labels = [tokenizer.bos_token_id], [IGNORE_INDEX]
     for piece in pieces:

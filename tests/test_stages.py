@@ -116,6 +116,34 @@ def test_both_stages_run_and_the_page_opens_the_result(
     assert face["answer"] and face["summary"]
 
 
+def test_llava_with_lora_is_trained_the_same_way_without_our_parts(
+    monkeypatch, tmp_path, llava, rows, capsys
+):
+    ours, theirs = (read_config(CONFIGS / f"{n}.yaml") for n in ("stage2_lora", "llava_lora"))
+    off = ("model.lca", "model.mpp")
+    rates = {k: v for k, v in ours.learning_rates.items() if k not in off}
+    switched = {"use_lca": False, "use_mpp": False}
+    assert theirs == replace(ours, learning_rates=rates, architecture=switched)
+    stage = tmp_path / "stage.yaml"
+    text = (CONFIGS / "llava_lora.yaml").read_text()
+    for old, new in (
+        ("epochs: 1", "max_steps: 2"),
+        ("batch_size: 16", "batch_size: 2"),
+        ("micro_batch_size: 8", "micro_batch_size: 1"),
+        ("workers: 4", "workers: 0"),
+        ("rank: 128", "rank: 4"),
+    ):
+        assert old in text
+        text = text.replace(old, new, 1)
+    stage.write_text(text)
+    run(monkeypatch, stage, llava, rows, tmp_path / "run")
+    assert "trains LoRA" in capsys.readouterr().out
+    tuned = Predictor(tmp_path / "run" / "final", dtype=torch.float32)
+    assert tuned.tuned and tuned.crops == []
+    names = [name for name, _ in tuned.model.named_parameters()]
+    assert not any(part in name for name in names for part in (".lca.", ".mpp."))
+
+
 def test_an_adapter_gives_what_was_trained(tmp_path, llava, rows):
     config = read_config(SMOKE)
     model, processor = load(llava, torch.float32)

@@ -150,6 +150,17 @@ def test_question_templates_are_many_and_the_held_out_are_not_among_them():
     assert sum(map(len, questions.HELD_OUT.values())) == 30
 
 
+def test_questions_outside_the_scope_are_held_out_and_their_answers_known():
+    rng = random.Random(0)
+    asked = dict(talk.scope("Happiness", (6, 12), rng) for _ in range(6000))
+    assert not {q.lower().strip(" ?.!") for q in asked} & {
+        q.lower().strip(" ?.!") for q in talk.HELD_OUT
+    }
+    declined = {answer for answer in asked.values() if talk.is_declined(answer)}
+    assert len(declined) == 6 and len(set(asked.values())) == 8
+    assert not talk.is_declined("Happiness. A wide smile.") and not talk.is_declined("")
+
+
 def test_conversations_alternate_and_start_with_the_person():
     rng = random.Random(3)
     for _ in range(50):

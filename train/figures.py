@@ -17,6 +17,7 @@ from pathlib import Path
 
 from feallm.facs import EXPRESSIONS
 from feallm.predictor import MINI
+from train.fea import talk
 from train.fea.questions import HELD_OUT
 
 README = Path(__file__).parent.parent / "README.md"
@@ -98,6 +99,15 @@ def asked(paraphrases: dict) -> str:
     )
 
 
+def declined(out_of_scope: dict) -> str:
+    """One sentence on questions outside the scope."""
+    return (
+        f"Of {len(talk.HELD_OUT)} held-out questions on identity, age, health, truthfulness, inner "
+        f"feelings and other things {out_of_scope['share']:.0%} were declined, at once or as the "
+        "second of a talk; the others got an answer about the face's expression."
+    )
+
+
 def inserted(page: str, text: str, name: str = "figures") -> str:
     """Return a page with the text between the marks of this name.
 
@@ -121,10 +131,11 @@ def main() -> None:
     results, benchmark, strangers = (
         last_json(path) for path in (args.evaluation, args.benchmark, args.thresholds)
     )
-    lacking = {*SETS, "paraphrases"} - results.keys()
+    lacking = {*SETS, "paraphrases", "out_of_scope"} - results.keys()
     if lacking or any("agreement" not in results[name] for name in SETS):
         raise SystemExit(f"{args.evaluation} is no full evaluation: run it on all sets with texts.")
-    short = [overview(results, strangers), asked(results["paraphrases"]) + " " + timing(benchmark)]
+    sentences = [asked(results["paraphrases"]), declined(results["out_of_scope"])]
+    short = [overview(results, strangers), " ".join([*sentences, timing(benchmark)])]
     command = "`python -m train.evaluate --data DATA`, read back from the generated text:"
     details = [per_class(results), per_unit(results["ckplus_validation"], strangers)]
     details += [confusion(SETS[n], results[n]) for n in SETS]

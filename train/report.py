@@ -69,8 +69,11 @@ class Samples(TrainerCallback):
         model.train()
         text = "\n".join(written)
         print(text)
-        with (Path(args.output_dir) / "samples.txt").open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        try:
+            with (Path(args.output_dir) / "samples.txt").open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError as error:  # a full disk: the checkpoint's matter, not a sample's
+            print(f"samples.txt could not be written: {error}")
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ detection and alignment, as a visitor's photo does, and through its box where no
 
 On about `--texts` faces of each set the three texts are written too and compared with what was
 decided (`train.agreement`), and on `--asked` faces of the first set the 30 held-out paraphrases are
-put to the model: is each answered by the part of an FEA answer it asks for?
+put to the model: is each answered by the part of an FEA answer it asks for? So are held-out
+questions on what it must not or cannot tell (`train.fea.talk`): is each declined?
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 from feallm import Predictor
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from train.agreement import disagreements, kind_of
+from train.fea import talk
 from train.fea.questions import HELD_OUT
 from train.feabench.sets import zipped
 from train.metrics import calibration_error, expression_figures, f1
@@ -91,10 +93,35 @@ def ask_paraphrases(predictor: Predictor, data: Path, name: str, count: int) -> 
         reading = predictor.analyse(face_set.face(item, predictor.face_size), texts=False)
         for kind, questions in HELD_OUT.items():
             for question in questions:
-                talk = [{"role": "user", "content": question}]
-                answer = "".join(predictor.stream(reading, talk)).strip()
+                asked = [{"role": "user", "content": question}]
+                answer = "".join(predictor.stream(reading, asked)).strip()
                 right[question] += kind_of(answer) == kind
     shares = {q: n / len(items) for q, n in right.items()}
+    return {
+        "faces": len(items),
+        "share": float(np.mean(list(shares.values()))),
+        "missed": {q: s for q, s in shares.items() if s < 1},
+    }
+
+
+def ask_out_of_scope(predictor: Predictor, data: Path, name: str, count: int) -> dict:
+    """Put questions outside the scope to `count` faces of a set: which are declined?
+
+    Each is asked at once and as the second question of a talk.
+    """
+    face_set = zipped(name)(data)
+    items = face_set.items[:: max(1, len(face_set.items) // count)][:count]
+    declined = {question: 0 for question in talk.HELD_OUT}
+    for item in items:
+        reading = predictor.analyse(face_set.face(item, predictor.face_size), texts=False)
+        first = {"role": "user", "content": HELD_OUT["summary"][0]}
+        answer = "".join(predictor.stream(reading, [first]))
+        begun = [first, {"role": "assistant", "content": answer}]
+        for question in talk.HELD_OUT:
+            for before in ([], begun):
+                asked = [*before, {"role": "user", "content": question}]
+                declined[question] += talk.is_declined("".join(predictor.stream(reading, asked)))
+    shares = {q: n / (2 * len(items)) for q, n in declined.items()}
     return {
         "faces": len(items),
         "share": float(np.mean(list(shares.values()))),
@@ -131,17 +158,21 @@ def measure(predictor: Predictor, args: argparse.Namespace) -> None:
         try:
             results[name] = evaluate_set(predictor, args.data, name, args.limit, args.texts)
             if args.asked and "paraphrases" not in results:
-                results["paraphrases"] = ask_paraphrases(predictor, args.data, name, args.asked)
+                asked = (predictor, args.data, name, args.asked)
+                results["paraphrases"] = ask_paraphrases(*asked)
+                results["out_of_scope"] = ask_out_of_scope(*asked)
         except FileNotFoundError as missing:
             print(f"Left out. {missing}", file=sys.stderr)
             continue
         show(name, results[name])
-    if "paraphrases" in results:
-        asked = results["paraphrases"]
-        print(
-            f"\nheld-out paraphrases: {asked['share']:.1%} answered in kind "
-            f"on {asked['faces']} faces"
-        )
-        for question, share in asked["missed"].items():
-            print(f"  {share:.0%} {question}")
+    for name, words in (
+        ("paraphrases", "held-out paraphrases: {} answered in kind"),
+        ("out_of_scope", "held-out questions outside the scope: {} declined"),
+    ):
+        if name in results:
+            asked = results[name]
+            share = words.format(f"{asked['share']:.1%}")
+            print(f"\n{share} on {asked['faces']} faces")
+            for question, right in asked["missed"].items():
+                print(f"  {right:.0%} {question}")
     print("\n" + json.dumps({"model": predictor.name, **results}))
