@@ -157,7 +157,8 @@ def test_questions_outside_the_scope_are_held_out_and_their_answers_known():
         q.lower().strip(" ?.!") for q in talk.HELD_OUT
     }
     declined = {answer for answer in asked.values() if talk.is_declined(answer)}
-    assert len(declined) == 6 and len(set(asked.values())) == 8
+    assert len(declined) == 6 < len(set(asked.values()))
+    assert not any(w in d for d in declined for w in ("welcome", "Hello", "visible movement of"))
     assert not talk.is_declined("Happiness. A wide smile.") and not talk.is_declined("")
 
 
