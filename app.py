@@ -16,6 +16,10 @@ import os
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: no look-ups at all
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from page.uploads import temporary_folder
+
+os.environ["GRADIO_TEMP_DIR"] = temporary_folder()  # before, too: it keeps some of its paths
+
 try:
     import spaces  # on ZeroGPU this must come before anything touches CUDA
 except ImportError:
@@ -25,7 +29,6 @@ from feallm import Predictor
 from feallm.__main__ import tell
 from feallm.loading import QUANTIZATIONS
 from feallm.predictor import DTYPES, MINI, device_of
-from page.keeping import use_own_folder
 from page.layout import KEEP_SECONDS, build_apology, build_demo
 from page.theme import launch_options
 
@@ -98,7 +101,6 @@ def main() -> None:
         parser.error(f"FEALLM_DTYPE is {args.dtype!r}: one of {', '.join(DTYPES)}.")
     if not 0 < 60 * args.keep_minutes <= KEEP_SECONDS:
         parser.error(f"The page promises an hour: keep at most {KEEP_SECONDS // 60} minutes.")
-    use_own_folder()
     try:
         device = device_of(args.device)
         predictor = Predictor(args.model, device, DTYPES[args.dtype], args.quantization, tell)

@@ -24,9 +24,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.soak import free_port, serve
 from feallm import Predictor
-from page.keeping import use_own_folder
 from page.layout import build_demo
 from page.theme import launch_options
+from page.uploads import temporary_folder
 
 CHROMIUM = "/usr/bin/chromium"
 SEVERAL = "() => document.querySelectorAll('#chat .message').length > 2"
@@ -95,7 +95,7 @@ class Endless(Predictor):
 
 def closed_tabs(browser: Browser, count: int) -> list[float]:
     """Return the seconds from closing a tab to the model's being free."""
-    use_own_folder()
+    os.environ["GRADIO_TEMP_DIR"] = temporary_folder()
     predictor, seconds = Endless(), []
     demo = build_demo(predictor)
     _, url, _ = demo.launch(

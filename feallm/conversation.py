@@ -15,17 +15,21 @@ SYSTEM_PROMPT = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 CHAT_TEMPLATE = (
-    f"{{{{ bos_token }}}} {SYSTEM_PROMPT}"
-    "{% for m in messages %}{{ ' USER: ' if m.role == 'user' else ' ' }}"
-    "{% set parts = [{'type': 'text', 'text': m.content}] if m.content is string else m.content %}"
-    "{% for part in parts if part.type == 'image' %}<image> {{ '\\n' }}{% endfor %}"
-    "{% for part in parts if part.type == 'text' %}{{ part.text }}{% endfor %}"
-    "{{ ' ASSISTANT:' if m.role == 'user' else eos_token }}{% endfor %}"
+    "{% macro text(m) %}{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
+    "{% endif %}{% endmacro %}"
+    "{{ bos_token }} {% if messages[0].role == 'system' %}{{ text(messages[0]) }}{% else %}"
+    f"{SYSTEM_PROMPT}"
+    "{% endif %}{% for m in messages if m.role != 'system' %}"
+    "{{ ' USER: ' if m.role == 'user' else ' ' }}"
+    "{% if m.content is not string %}{% for part in m.content if part.type == 'image' %}"
+    "<image> {{ '\\n' }}{% endfor %}{% endif %}"
+    "{{ text(m) }}{{ ' ASSISTANT:' if m.role == 'user' else eos_token }}{% endfor %}"
 )
 """The template for servers, which render a talk as one text: the same ids as `encode` gives.
 
-A space stands where a Llama tokenizer puts one before a segment. A person's words are not kept
-apart here: a typed "<image>" is a placeholder.
+A space stands where a Llama tokenizer puts one before a segment. A system message takes the place
+of `SYSTEM_PROMPT`. A person's words are not kept apart here: a typed "<image>" is a placeholder.
 """
 Message = dict[str, str | bool]
 """{"role": "user" or "assistant", "content": text}; an answer may also be "open" or "given"."""

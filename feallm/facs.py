@@ -79,14 +79,17 @@ _WORDS = {
 }
 _EXPRESSION = re.compile("|".join(rf"\b(?P<{e}>{w})\b" for e, w in _WORDS.items()), re.IGNORECASE)
 _AU_LIST = re.compile(
-    r"\b(?:AUs?|action[\s-]units?)[\s-]*\d{1,2}(?!\d)(?:(?:\s*(?:,|\+|/|&|and|or|,\s*and)\s*)\d{1,2}(?!\d))*",
+    r"\b(?:AUs?|action[\s-]units?)[\s:*-]*\d{1,2}(?!\d)"
+    r"(?:(?:\s*(?:,|\+|/|&|and|or|,\s*and)\s*)\d{1,2}(?!\d))*",
     re.IGNORECASE,
 )
 _AU_NAME = re.compile(
     "|".join(rf"\b(?P<au{k}>{au.name})\b" for k, au in ACTION_UNITS.items()), re.IGNORECASE
 )
-_CLAUSE = re.compile(
-    r"(?<!\d)[.;!?]|(?<![\d)]):|\n|\bbut\b|\bwhile\b|\bwhereas\b|\balthough\b", re.IGNORECASE
+_CLAUSE = re.compile(  # "AU4: not present", "**AU4**: no" and "Action units: 6, 12" stay whole
+    r"(?<!\d)[.;!?]|(?<![\d)*]):(?![\s*]*(?:\d|(?:not?|none|absent|inactive|missing|false|n/a)\b))"
+    r"|\n|\bbut\b|\bwhile\b|\bwhereas\b|\balthough\b",
+    re.IGNORECASE,
 )
 _LINK = re.compile(r"[\s,()+/&:|*-]*(?:\b(?:and|or|nor)\b)?[\s,()]*")
 _DENIAL = re.compile(
@@ -95,10 +98,13 @@ _DENIAL = re.compile(
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"[\s)*]*(?:(?:is|are|was|were|remains?|stays?|seems?|appears?)"
+    r"[\s)*]*(?:is|are|was|were|remains?|stays?|seems?|appears?)"
     r"(?:n't|\s+(?:not|absent|inactive|missing|relaxed)\b)"
-    r"|(?:[:|=–—-]+[\s*]*)?(?:not\b(?!\s+only)|absent\b|inactive\b)"
-    r"|[:|=][\s*]*(?:no|none|false|missing|0)\b)",  # a list of all units with yes or no
+    # a list of all units with a word or a number for each
+    r"|[\s)(*]*(?:[:|=–—-]+[\s(*]*)?(?:absent|inactive|not\s+"
+    r"(?:present|active|activated|visible|observed|detected|seen|shown|evident|engaged))\b"
+    r"|[\s)*]*[:|=–—-]+[\s(*]*(?:not?|none|false|missing|n/a|0(?:\.0+)?(?!\.?\d))"
+    r"[\s)*]*(?=[.,;|\n]|$)",
     re.IGNORECASE,
 )
 
@@ -169,7 +175,7 @@ def _asserted(clause: str) -> list[re.Match]:
             lists.append([mention])
     kept, start = [], 0
     for mentioned in lists:
-        before = clause[start : mentioned[0].start()].rpartition(",")[2]
+        before = re.split(r"[,|]", clause[start : mentioned[0].start()])[-1]
         start = mentioned[-1].end()
         if not _DENIAL.search(before) and not _DENIED_AFTER.match(clause, start):
             kept += mentioned

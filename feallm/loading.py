@@ -15,7 +15,7 @@ import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors import SafetensorError
-from transformers import AutoConfig, BitsAndBytesConfig, LlavaProcessor
+from transformers import AutoConfig, BitsAndBytesConfig, LlavaProcessor, PreTrainedConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, FEALLMProcessor
@@ -152,7 +152,9 @@ def is_feallm(name: str | Path) -> bool:
         ModelError: there is no model.
     """
     try:
-        return bool(adapter_of(name)) or AutoConfig.from_pretrained(name).model_type == "feallm"
+        # read and not built: a model that brings its own code is none of ours
+        fields, _ = PreTrainedConfig.get_config_dict(name)
+        return bool(adapter_of(name)) or fields.get("model_type") == "feallm"
     except (OSError, ValueError) as error:
         raise cannot_load(name, error) from error
 

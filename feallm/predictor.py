@@ -310,7 +310,7 @@ class Predictor:
         written: list[int] = []
         shown = ""
         reader = self._talks.take(reading)
-        with self._alone, torch.inference_mode():
+        with torch.inference_mode():
             reader.turn_to(ids)
         tokens = self._chorus.stream(
             reader,

@@ -285,7 +285,8 @@ class Handlers:
         if not visit.reading:
             gr.Info(self.not_read(visit))
             return {self.parts.status: gr.skip()}
-        visit.left, visit.asked, visit.before = True, None, None
+        self.drop(visit)
+        visit.left, visit.before = True, None
         return self.reset(Visit(reference=visit.reading, before=visit))
 
     def back(self, visit: Visit | None) -> dict:
@@ -293,6 +294,7 @@ class Handlers:
         p, first = self.parts, visit.before if visit else None
         if not first:
             return {p.status: gr.skip()}
+        first.stopped += visit.asked is not None  # its event ends under this photo
         visit.left, first.left = True, False
         opened = {
             p.state: first,
@@ -389,9 +391,9 @@ class Handlers:
             # closed at once when the visitor stops or leaves, so that the model is free
             with contextlib.closing(pieces):
                 for piece in pieces:
-                    written["content"] += piece
                     if visit.left or visit.asked is not question:  # stopped
                         return
+                    written["content"] += piece
                     yield {p.chat: visit.shown(), p.status: status(note("Writing …"))}
         except QuestionTooLong as problem:
             written |= {"content": str(problem), "failed": True}
@@ -404,10 +406,11 @@ class Handlers:
             if not written["content"].strip():
                 written |= {"content": "(stopped)", "failed": True}
             written["content"] = written["content"].strip()
-            if written.get("failed") and question.before:
+            unfinished = written.get("failed") or visit.asked is not question
+            if unfinished and question.before:
                 put_back(talk, written, question.before)
             if visit.asked is question:  # after a stop there may be a newer one
-                visit.asked = None
+                visit.asked, visit.stopped = None, 0
         words = note("{n} words", len(written["content"].split()))
         took = status(words, note("written in {n} s", since(begun)))
         yield {p.chat: visit.shown(), p.status: took}
@@ -435,7 +438,7 @@ class Handlers:
         """An answer's event ended early: by a stop, which has dropped its question, or not."""
         if visit and visit.stopped:
             visit.stopped -= 1
-            return {self.parts.question: gr.skip()}  # there may be a newer question
+            return {self.parts.chat: visit.shown()}  # there may be a newer question
         return self.drop(visit)
 
     def stop(self, visit: Visit | None) -> dict:
@@ -458,6 +461,6 @@ class Handlers:
             return {self.parts.chat: []}
         if visit.asked:
             visit.stopped += 1
-        visit.asked = None
+        self.drop(visit)
         visit.talks.pop(visit.chosen, None)
         return {self.parts.chat: visit.shown()}

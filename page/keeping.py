@@ -5,8 +5,6 @@ a photo would outlive both a kill and its hour. So files go by their age alone, 
 wrote them, and a session goes as a whole.
 """
 
-import os
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,28 +13,6 @@ import gradio as gr
 from gradio import processing_utils
 
 from page.visit import Visit
-
-FOLDER = "feallm-uploads"
-"""Name of the one folder in which files are deleted by their age: all in it are ours."""
-
-
-def use_own_folder() -> None:
-    """Let Gradio keep uploads in a folder of ours within GRADIO_TEMP_DIR or the system's."""
-    parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
-    os.environ["GRADIO_TEMP_DIR"] = str(parent if parent.name == FOLDER else parent / FOLDER)
-
-
-def own_folder(folder: str) -> Path:
-    """Return the folder of the uploads.
-
-    Raises:
-        RuntimeError: others may keep their files in it.
-    """
-    if Path(folder).name != FOLDER:
-        raise RuntimeError(
-            f"Uploads would lie in {folder}: call page.keeping.use_own_folder first."
-        )
-    return Path(folder)
 
 
 def sweep_files(folder: Path, age: float) -> None:
@@ -60,7 +36,7 @@ def sweep_sessions(demo: gr.Blocks, age: float) -> None:
     for name, used in list(holder.time_last_used.items()):
         session = holder.session_data.get(name)
         values = list(session.state_data.values()) if session else []
-        visits = [v.begun for v in values if isinstance(v, Visit)]
+        visits = [v.oldest for v in values if isinstance(v, Visit)]
         if now - min([used.timestamp(), *visits]) > age:
             holder.session_data.pop(name, None)
             holder.time_last_used.pop(name, None)

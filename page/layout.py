@@ -9,8 +9,9 @@ from feallm import Predictor
 from feallm.suggestions import suggest
 from page.api import Api
 from page.handlers import Handlers
-from page.keeping import keep_clean, own_folder, refuse_downloads
+from page.keeping import keep_clean, refuse_downloads
 from page.theme import ASSETS
+from page.uploads import own_folder
 from page.words import t
 
 SWEEP_SECONDS, KEEP_SECONDS = 600, 3000
@@ -45,7 +46,7 @@ def build_demo(predictor: Predictor, queue: int = 128, keep: float = KEEP_SECOND
         keep: seconds after which uploads and sessions are deleted at the next sweep.
 
     Raises:
-        RuntimeError: GRADIO_TEMP_DIR is no folder of the page's own (`page.keeping`).
+        RuntimeError: GRADIO_TEMP_DIR is no folder of the page's own (`page.uploads`).
     """
     with gr.Blocks(title="FEALLM: facial emotion, explained", fill_width=True) as demo:
         parts = place_parts()

@@ -100,6 +100,11 @@ class Visit:
     def talk(self) -> list[dict]:
         return self.talks.setdefault(self.chosen, [])
 
+    @property
+    def oldest(self) -> float:
+        """When the oldest photo it holds came."""
+        return min(self.begun, self.before.oldest) if self.before else self.begun
+
     def told(self, face: int) -> list[dict]:
         """The talk about a face as the model is told it: without what is not its own."""
         talk = self.talks.get(face, [])

@@ -203,6 +203,9 @@ def test_the_link_to_the_pictures_follows_them_and_harms_nothing(tmp_path, monke
     link_pictures(old, out)  # leads nowhere
     link_pictures(new, out)
     assert (out / "cropped_aligned").resolve() == new / "cropped_aligned"
+    (old / "cropped_aligned").mkdir()
+    link_pictures(old, out)
+    assert (out / "cropped_aligned").resolve() == old / "cropped_aligned"
     own = tmp_path / "own" / "cropped_aligned"
     own.mkdir(parents=True)
     link_pictures(new, own.parent)

@@ -732,6 +732,17 @@ def test_a_second_try_that_is_stopped_leaves_the_first_answer(portrait):
     handlers.stop(visit)  # while it waits
     assert [m["content"] for m in visit.talk] == ["Why?", first]
     handlers.retry(visit)
+    writing = handlers.answer(visit)
+    next(writing)
+    handlers.stop(visit)  # in the middle
+    assert list(writing) == []
+    assert [m["content"] for m in visit.talk] == ["Why?", first]
+    assert handlers.fail(visit)[handlers.parts.chat] == visit.shown()
+    handlers.retry(visit)
+    handlers.compare(visit)
+    assert [m["content"] for m in visit.talk] == ["Why?", first]
+    visit.left = False
+    handlers.retry(visit)
     handlers.predictor.stream = broken
     answered(handlers, visit)
     assert [m["content"] for m in visit.talk] == ["Why?", first]

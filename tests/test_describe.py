@@ -192,7 +192,12 @@ def test_a_talk_that_is_refused_alone_is_told_apart(server):
     for sentence in ("content filter", "no"):
         with pytest.raises(Refused, match=sentence):
             asked.ask(TALK, 1, 9)
-    assert len(Scripted.asked) == 3  # greeted once
+    assert len(Scripted.asked) == 3  # greeted once, with a picture
+    assert "image_url" in json.dumps(Scripted.asked[1]["messages"])
+    Scripted.script = [(400, {}, "no pictures any more")]
+    with pytest.raises(EndpointError, match="no pictures") as refusal:
+        asked.ask(TALK, 1, 9)
+    assert not isinstance(refusal.value, Refused)  # the third in a row: greeted again
     Scripted.script = [(400, {}, "no such model")]
     with pytest.raises(EndpointError, match="no such model") as refusal:
         Endpoint(server, "m", None, 0).ask(TALK, 1, 9)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -479,11 +480,15 @@ def test_what_a_model_is_made_of(tmp_path):
         (tmp_path / name / "model.safetensors").write_bytes(byte * 3_000_000)
     (tmp_path / "c").mkdir()
     changed = bytearray(b"1" * 3_000_000)
-    changed[1_500_001] = 0
+    changed[1_600_000] = 0
     (tmp_path / "c" / "model.safetensors").write_bytes(changed)
-    found = [made_of(str(tmp_path / name), None)["weights"] for name in "abc"]
-    assert len(set(found)) == 3
-    assert made_of("org/name", "nf4") == {"weights": None, "quantization": "nf4"}
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "model.safetensors").write_bytes(b"1" * 3_000_000)
+    (tmp_path / "d" / "config.json").write_text('{"action_unit_thresholds": []}')
+    found = [made_of(str(tmp_path / name), None, None)["weights"] for name in "abcd"]
+    assert len(set(found)) == 4
+    on_the_hub = SimpleNamespace(_commit_hash="abc")
+    assert made_of("org/name", "nf4", on_the_hub) == {"weights": "abc", "quantization": "nf4"}
     (tmp_path / "run" / "final").mkdir(parents=True)
     assert name_of(tmp_path / "run" / "final") == "run/final" and name_of(tmp_path / "a") == "a"
 

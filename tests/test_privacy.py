@@ -1,5 +1,6 @@
 """Nothing leaves the machine and nothing is kept; a killed page serves again."""
 
+import datetime
 import http.server
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -20,8 +22,10 @@ from playwright.sync_api import expect
 
 import page.layout
 from benchmarks.soak import free_port
-from page.keeping import own_folder, sweep_files, use_own_folder
+from page.keeping import sweep_files, sweep_sessions
 from page.layout import build_demo
+from page.uploads import own_folder, temporary_folder
+from page.visit import Visit
 
 ROOT = Path(__file__).parent.parent
 WATCHED = """
@@ -148,9 +152,9 @@ def test_what_others_keep_in_the_temporary_folder_stays(monkeypatch, tmp_path):
     theirs.write_text("keep me")
     os.utime(theirs, (0, 0))
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    with pytest.raises(RuntimeError, match="use_own_folder"):
+    with pytest.raises(RuntimeError, match="temporary_folder"):
         build_demo(StandIn())
-    use_own_folder()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", temporary_folder())
     folder = own_folder(get_upload_folder())
     assert folder.parent == tmp_path
     (folder / "x").mkdir(parents=True)
@@ -158,8 +162,18 @@ def test_what_others_keep_in_the_temporary_folder_stays(monkeypatch, tmp_path):
     os.utime(folder / "x" / "face.png", (0, 0))
     sweep_files(folder, 60)
     assert theirs.exists() and not (folder / "x").exists()
-    use_own_folder()  # as where a page starts another
-    assert own_folder(get_upload_folder()) == folder
+    assert temporary_folder() == str(folder)  # as where a page starts another
+
+
+def test_the_first_photo_of_a_comparison_ages_too(monkeypatch):
+    first = Visit(begun=time.time() - 100)
+    for visit, kept in ((Visit(before=first), 0), (Visit(before=Visit()), 1)):
+        session = SimpleNamespace(state_data={1: visit})
+        holder = SimpleNamespace(
+            time_last_used={"a": datetime.datetime.now()}, session_data={"a": session}
+        )
+        sweep_sessions(SimpleNamespace(state_holder=holder), 60)
+        assert len(holder.session_data) == kept
 
 
 def test_only_old_files_and_empty_folders_are_swept(tmp_path):

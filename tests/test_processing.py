@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from feallm import FEALLMProcessor
+from feallm.conversation import SYSTEM_PROMPT
 from feallm.loading import config_of, processor_of
 from feallm.predictor import MINI
 
@@ -66,7 +67,8 @@ def test_the_template_for_servers_gives_our_own_ids(make, turns, tmp_path):
     face = Image.new("RGB", (processor.face_size,) * 2, "grey")
     parts[0]["content"].insert(0, {"type": "image", "image": face})
     ours = processor.conversation(talk)[0]
-    for messages in (parts, parts[:1] + talk[1:]):
+    system = [{"role": "system", "content": SYSTEM_PROMPT}]
+    for messages in (parts, parts[:1] + talk[1:], system + parts):
         served = processor.apply_chat_template(
             messages, tokenize=True, return_dict=True, return_tensors="pt"
         )

@@ -231,12 +231,12 @@ def plot(counts: dict[str, dict[str, dict[str, int]]], path: Path) -> None:
 
 
 def link_pictures(root: Path, out: Path) -> None:
-    """Let OUT/cropped_aligned lead to the pictures, unless something is there already."""
+    """Let OUT/cropped_aligned lead to the pictures, unless a folder is there."""
     link = out / "cropped_aligned"
-    if link.exists():
+    if link.exists() and not link.is_symlink():
         return
     try:
-        link.unlink(missing_ok=True)  # a link to where they lay before
+        link.unlink(missing_ok=True)
         link.symlink_to((root / "cropped_aligned").resolve(), target_is_directory=True)
     except OSError as problem:  # a disk, or a Windows user, that may not hold links
         print(f"{link} could not be made ({problem}): FEABench needs the pictures there.")

@@ -7,19 +7,22 @@ every talk.
 """
 
 import base64
+import io
 import random
 import threading
 import time
 from dataclasses import dataclass
 
 import httpx
+from PIL import Image
 
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed."""
 OWN = (400, 413, 422)
 """Statuses that may be about this one talk."""
 TRIES, LONGEST_PAUSE = 8, 60.0
-GREETING = [{"role": "user", "content": "Hello."}]
+IN_A_ROW = 3
+"""Talks refused one after the other, after which the endpoint is greeted again."""
 
 
 class EndpointError(RuntimeError):
@@ -67,7 +70,8 @@ class Endpoint:
         self.model, self.pause = model, 60 / per_minute if per_minute else 0.0
         self.client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
         self._turn, self._next = threading.Lock(), 0.0
-        self._answers, self._limit, self._tempered = False, "max_tokens", True
+        self._answers, self._refusals = False, 0
+        self._limit, self._tempered = "max_tokens", True
 
     def ask(
         self,
@@ -101,7 +105,7 @@ class Endpoint:
                 problem, asked = f"{type(error).__name__}: {error}", None
             else:
                 if response.status_code == 200:
-                    self._answers = True
+                    self._answers, self._refusals = True, 0
                     return self._reply(response)
                 problem = f"{response.status_code}: {response.text[:300]}"
                 if response.status_code not in PASSING:
@@ -132,10 +136,14 @@ class Endpoint:
                 return response
 
     def _greets(self, max_tokens: int, options: dict) -> bool:
-        """Whether the endpoint answers at all: it did, or it does when greeted."""
-        if not self._answers:
+        """Whether the endpoint answers on pictures: it just did, or it does on a grey one."""
+        self._refusals += 1
+        if not self._answers or self._refusals % IN_A_ROW == 0:
+            grey = io.BytesIO()
+            Image.new("RGB", (64, 64), "grey").save(grey, "PNG")
+            greeting = [picture_message(grey.getvalue(), "png", "What colour is this?")]
             try:
-                response = self._post(GREETING, max_tokens, None, options)
+                response = self._post(greeting, max_tokens, None, options)
             except httpx.TransportError:
                 return False
             self._answers = response.status_code == 200

@@ -23,7 +23,6 @@ from train.fea.endpoint import Endpoint, Refused, picture_message
 MAX_NEW_TOKENS = 256
 REFUSED = "(The endpoint refused to answer.)"
 """Kept as the answer where a talk alone is refused."""
-PIECES, PIECE_BYTES = 16, 1 << 16
 FACE_SIZE = 336
 """Side in pixels of the faces that systems without a size of their own are given."""
 
@@ -48,24 +47,24 @@ class System(Protocol):
         ...
 
 
-def made_of(model: str, quantization: str | None) -> dict[str, str | None]:
-    """Return what tells a model from others of its name: how it is held, and in a folder its bytes.
+def made_of(model: str, quantization: str | None, config) -> dict[str, str | None]:
+    """Return what tells a model from others of its name.
 
-    Of each file of weights its length and sixteen pieces are read, since 13 GB take their time.
+    That is how it is held, and its bytes in a folder (a 7B's take some seconds to read), or its
+    commit on the hub.
     """
-    digest = hashlib.sha256()
-    weights = sorted(Path(model).glob("*.safetensors")) if Path(model).is_dir() else []
-    for path in weights:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for piece in range(PIECES):
-                file.seek(piece * size // PIECES)
-                digest.update(file.read(PIECE_BYTES))
-    return {
-        "weights": digest.hexdigest()[:16] if weights else None,
-        "quantization": quantization,
-    }
+    if not Path(model).is_dir():
+        weights = getattr(config, "_commit_hash", None)
+    else:
+        digest = hashlib.sha256()
+        files = (p for p in Path(model).iterdir() if p.suffix in (".safetensors", ".bin", ".json"))
+        for path in sorted(files):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                while piece := file.read(1 << 24):
+                    digest.update(piece)
+        weights = digest.hexdigest()[:16]
+    return {"weights": weights, "quantization": quantization}
 
 
 class Feallm:
@@ -73,7 +72,7 @@ class Feallm:
 
     def __init__(self, model: str, quantization: str | None = None):
         self.predictor = Predictor(model, quantization=quantization)
-        self.made_of = made_of(model, quantization)
+        self.made_of = made_of(model, quantization, self.predictor.model.config)
         self.name, self.face_size = self.predictor.name, self.predictor.face_size
 
     def answer(self, faces: list[Image.Image], questions: list[Question]) -> list[str]:
@@ -112,7 +111,7 @@ class Chat:
     def __init__(
         self, model: str, quantization: str | None = None, trust_remote_code: bool = False
     ):
-        self.name, self.made_of = name_of(model), made_of(model, quantization)
+        self.name = name_of(model)
         self.face_size, self.device = FACE_SIZE, best_device()
         dtype, code = best_dtype(self.device), {"trust_remote_code": trust_remote_code}
         try:
@@ -131,6 +130,7 @@ class Chat:
         if quantization is None:
             self.model.to(self.device)
         self.model.eval()
+        self.made_of = made_of(model, quantization, self.model.config)
         self.processor.tokenizer.padding_side = "left"  # so that all answers begin at one place
 
     @torch.inference_mode()
