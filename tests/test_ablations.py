@@ -15,6 +15,7 @@ from train import ablations
 from train.parts import StageError
 from train.stage import read_config
 from train.train import check_architecture
+from train.variants import PARTS, VARIANTS, chosen
 
 SMOKE = Path(__file__).parent.parent / "train" / "configs" / "smoke.yaml"
 
@@ -103,3 +104,19 @@ def test_an_architecture_nobody_has_is_refused(tmp_path):
         check_architecture("llava", config, {"use_local": False})
     with pytest.raises(StageError, match="has use_lca False, not True"):
         check_architecture("stage1/final", config, {"use_lca": True})
+
+
+def test_variants_are_chosen_by_the_papers_tables():
+    assert [v.name for v in chosen(["Table 4"])] == [
+        "without LCA",
+        "without MPP",
+        "without LCA and MPP",
+    ]
+    assert {v.parts for v in chosen(["Table 3", "whole model"])} == {
+        *((p,) for p in PARTS.values()),
+        ("summary", "movement"),
+        ("summary", "reasoning"),
+        ("movement", "reasoning"),
+        ("summary", "movement", "reasoning"),
+    }
+    assert len(chosen(None)) == len(VARIANTS)

@@ -3,7 +3,7 @@ r"""The paper's ablations at full size: both stages and FEABench for every varia
 Run as:
 
     python -m train.ablations --model llava-hf/llava-1.5-7b-hf --fea fea/ --out runs/ablations \
-        --captions blip_laion_cc_sbu_558k.json --pictures images.zip [--only "without LCA"] \
+        --captions blip_laion_cc_sbu_558k.json --pictures images.zip [--only "Table 4"] \
         [--launch "accelerate launch --config_file train/configs/accelerate/ddp.yaml"]
 
 FEA is OUT of `train.fea`, with Aff-Wild2's `cropped_aligned` in it. A variant (`train.variants`)
@@ -25,7 +25,7 @@ import yaml
 
 from train.fea import compose
 from train.stage import TrainConfig, read_config
-from train.variants import Variant, chosen, comparison
+from train.variants import NAMES, Variant, chosen, comparison
 
 CONFIGS = Path(__file__).parent / "configs"
 SCORES = {"expression accuracy": ("expression", "accuracy"), "AU mean F1": ("units", "mean_f1")}
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--fea", type=Path, required=True, help="of train.fea")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--only", nargs="*", choices=[v.name for v in chosen(None)])
+    parser.add_argument("--only", nargs="*", choices=NAMES)
     parser.add_argument(
         "--stages",
         type=Path,

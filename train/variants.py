@@ -18,7 +18,10 @@ class Variant:
     config: dict = field(default_factory=dict)
     """Fields of `FEALLMConfig`."""
     kinds: str = "eamsr"
-    """Turns it is tuned on (`train.mini.instruct`): e s summary, a m movement, r reasoning."""
+    """Turns it is tuned on (`train.mini.instruct`): e s summary, a m movement, r reasoning.
+
+    e and a are the short questions on expression and units, by which the mini is measured.
+    """
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -47,7 +50,10 @@ VARIANTS = (
     Variant("without LCA and MPP", "Table 4", {"use_lca": False, "use_mpp": False}),
     Variant("summary only", "Table 3", kinds="es"),
     Variant("movement only", "Table 3", kinds="am"),
+    Variant("reasoning only", "Table 3", kinds="ear"),
     Variant("summary and movement", "Table 3", kinds="eams"),
+    Variant("summary and reasoning", "Table 3", kinds="easr"),
+    Variant("movement and reasoning", "Table 3", kinds="eamr"),
     Variant("crops: edges only", "Figure 5", {"crop_groups": ["edge_half", "edge_three_quarters"]}),
     Variant(
         "crops: corners only", "Figure 5", {"crop_groups": ["corner_half", "corner_three_quarters"]}
@@ -63,9 +69,13 @@ VARIANTS = (
 )
 
 
+NAMES = list(dict.fromkeys([v.paper for v in VARIANTS] + [v.name for v in VARIANTS]))
+"""What variants are chosen by: the paper's tables and figures, and their own names."""
+
+
 def chosen(names: list[str] | None) -> list[Variant]:
-    """Return the variants of these names, all when None."""
-    return [v for v in VARIANTS if not names or v.name in names]
+    """Return the variants of these names or of these tables, all when None."""
+    return [v for v in VARIANTS if not names or v.name in names or v.paper in names]
 
 
 def comparison(figures: list[str], measured: dict[str, list[dict]]) -> str:

@@ -29,7 +29,7 @@ from train.result import save
 from train.sources import packed_faces
 from train.stage import FaceOptions, TrainConfig
 from train.train import train
-from train.variants import VARIANTS, Variant, chosen, comparison
+from train.variants import NAMES, Variant, chosen, comparison
 
 VOCABULARY, CONVERSATIONS = 2048, 5_000
 
@@ -117,8 +117,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--faces", type=int, default=700, help="FER+ valid faces to read")
-    names = [v.name for v in VARIANTS]
-    parser.add_argument("--only", nargs="*", choices=names, help="default: all")
+    parser.add_argument("--only", nargs="*", choices=NAMES, help="default: all")
     args = parser.parse_args()
     variants = chosen(args.only)
     table = {v.name: [] for v in variants}
