@@ -42,6 +42,15 @@ def sweep_sessions(demo: gr.Blocks, age: float) -> None:
             holder.time_last_used.pop(name, None)
 
 
+def end_answers(demo: gr.Blocks, session: str | None) -> None:
+    """Let an answer end that is written for a visitor who is gone; what was written stays."""
+    holder = getattr(demo, "state_holder", None)
+    there = holder.session_data.get(session) if holder else None
+    for value in list(there.state_data.values()) if there else []:
+        if isinstance(value, Visit):
+            value.asked = None
+
+
 def keep_clean(demo: gr.Blocks, folder: Path, every: float, age: float) -> None:
     """Sweep now and every `every` seconds, in the background, as long as the process lives."""
 

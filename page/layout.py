@@ -9,7 +9,7 @@ from feallm import Predictor
 from feallm.suggestions import suggest
 from page.api import Api
 from page.handlers import Handlers
-from page.keeping import keep_clean, refuse_downloads
+from page.keeping import end_answers, keep_clean, refuse_downloads
 from page.theme import ASSETS
 from page.uploads import own_folder
 from page.words import t
@@ -132,6 +132,10 @@ def place_parts() -> SimpleNamespace:
 
 def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     """Wire every event; those that need the model wait in its queue."""
+
+    def gone(request: gr.Request) -> None:
+        end_answers(demo, request.session_hash)
+
     seen = [p.stage, p.status, p.chat, *p.suggestions, *p.evidence]
     opened = [p.state, p.upload, p.example, p.tools, p.back, p.download, p.question, *seen]
     settled = [p.question, p.chat, p.status, *p.suggestions]
@@ -139,6 +143,8 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     waiting = MODEL | shown
     talking = {"concurrency_id": "talk", "concurrency_limit": on.predictor.voices} | shown
     demo.load(on.greet, None, p.header, **QUIET)
+    # beside Gradio's own end of a closed tab's events, which now and then does not come
+    demo.unload(gone)
 
     started = p.upload.change(on.start, [p.upload, p.state], opened, preprocess=False, **waiting)
     example = p.example.click(on.start_example, p.state, opened, **waiting)

@@ -22,10 +22,10 @@ from playwright.sync_api import expect
 
 import page.layout
 from benchmarks.soak import free_port
-from page.keeping import sweep_files, sweep_sessions
+from page.keeping import end_answers, sweep_files, sweep_sessions
 from page.layout import build_demo
 from page.uploads import own_folder, temporary_folder
-from page.visit import Visit
+from page.visit import Question, Visit
 
 ROOT = Path(__file__).parent.parent
 WATCHED = """
@@ -224,3 +224,12 @@ def test_the_queue_cannot_be_skipped():
     answer = httpx.post(f"{url}gradio_api/run/analyze", json={"data": [None, ""]})
     assert answer.status_code in (401, 403, 404)
     demo.close()
+
+
+def test_an_answer_for_somebody_who_is_gone_ends():
+    mine, other = Visit(asked=Question(0, "Mine?")), Visit(asked=Question(0, "Theirs?"))
+    sessions = {n: SimpleNamespace(state_data={1: v}) for n, v in (("a", mine), ("b", other))}
+    demo = SimpleNamespace(state_holder=SimpleNamespace(session_data=sessions))
+    end_answers(demo, "a")
+    end_answers(demo, "never seen")
+    assert mine.asked is None and other.asked is not None
