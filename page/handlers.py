@@ -148,13 +148,19 @@ class Handlers:
         fresh = Visit.of(photo, faces, self.predictor.face_size, reference)
         fresh.before = visit.before if visit else None
         fresh.found_in = since(begun)
+        yield self.present(fresh)
+
+    def present(self, visit: Visit) -> dict:
+        """The page with a photo on it."""
+        p = self.parts
         opened = {
-            p.state: fresh,
+            p.state: visit,
             p.upload: gr.update(visible=False),
             p.example: gr.update(visible=False),
             p.tools: gr.update(visible=True),
+            p.back: gr.update(visible=visit.before is not None),
         }
-        yield opened | self.show(fresh) | {p.status: status(*self.faces_found(fresh))}
+        return opened | self.show(visit) | {p.status: status(*self.faces_found(visit))}
 
     def refuse(self, problem: BadPhoto) -> dict:
         """Say what is wrong with a photo and make room for another."""
@@ -285,7 +291,7 @@ class Handlers:
         if not visit.reading:
             gr.Info(self.not_read(visit))
             return {self.parts.status: gr.skip()}
-        self.drop(visit)
+        visit.drop()
         visit.left, visit.before = True, None
         return self.reset(Visit(reference=visit.reading, before=visit))
 
@@ -296,15 +302,7 @@ class Handlers:
             return {p.status: gr.skip()}
         first.stopped += visit.asked is not None  # its event ends under this photo
         visit.left, first.left = True, False
-        opened = {
-            p.state: first,
-            p.upload: gr.update(visible=False),
-            p.example: gr.update(visible=False),
-            p.tools: gr.update(visible=True),
-            p.back: gr.update(visible=False),
-            p.question: gr.update(submit_btn=True, stop_btn=False),
-        }
-        return opened | self.show(first) | {p.status: status(*self.faces_found(first))}
+        return self.present(first) | {p.question: gr.update(submit_btn=True, stop_btn=False)}
 
     def not_read(self, visit: Visit) -> str:
         """Why there is no reading of the chosen face."""
@@ -426,13 +424,15 @@ class Handlers:
 
     def drop(self, visit: Visit | None) -> dict:
         """Take a question back; what was written of an answer already begun stays."""
-        question = visit.asked if visit else None
-        if question:
-            visit.asked = None
-            if not question.started:
-                visit.talks.setdefault(question.face, []).extend(question.before)
-                return self.settle(visit) | {self.parts.chat: visit.shown()}
+        if visit and visit.drop():
+            return self.settle(visit) | {self.parts.chat: visit.shown()}
         return self.settle(visit)
+
+    def call_off(self, visit: Visit | None) -> dict:
+        """`drop`, where the browser ends the answer's event too and `fail` will be told of it."""
+        if visit and visit.asked:
+            visit.stopped += 1
+        return self.drop(visit)
 
     def fail(self, visit: Visit | None) -> dict:
         """An answer's event ended early: by a stop, which has dropped its question, or not."""
@@ -442,9 +442,7 @@ class Handlers:
         return self.drop(visit)
 
     def stop(self, visit: Visit | None) -> dict:
-        if visit and visit.asked:
-            visit.stopped += 1
-        return self.drop(visit) | {self.parts.status: status(note("Stopped."))}
+        return self.call_off(visit) | {self.parts.status: status(note("Stopped."))}
 
     def undo(self, visit: Visit | None) -> dict:
         """Take the last question and its answer back into the box."""
@@ -459,8 +457,6 @@ class Handlers:
         """Forget the talk about the chosen face."""
         if not visit:
             return {self.parts.chat: []}
-        if visit.asked:
-            visit.stopped += 1
-        self.drop(visit)
+        self.call_off(visit)
         visit.talks.pop(visit.chosen, None)
         return {self.parts.chat: visit.shown()}

@@ -27,6 +27,12 @@ def sweep_files(folder: Path, age: float) -> None:
             continue  # not empty, or somebody else was faster
 
 
+def visits_of(session) -> list[Visit]:
+    """Return the visits in Gradio's state of a session, if there is one."""
+    values = list(session.state_data.values()) if session else []
+    return [value for value in values if isinstance(value, Visit)]
+
+
 def sweep_sessions(demo: gr.Blocks, age: float) -> None:
     """Forget the sessions whose photo came, or whose last event was, over `age` seconds ago."""
     holder = getattr(demo, "state_holder", None)  # there is none before the launch
@@ -35,9 +41,8 @@ def sweep_sessions(demo: gr.Blocks, age: float) -> None:
     now = time.time()
     for name, used in list(holder.time_last_used.items()):
         session = holder.session_data.get(name)
-        values = list(session.state_data.values()) if session else []
-        visits = [v.oldest for v in values if isinstance(v, Visit)]
-        if now - min([used.timestamp(), *visits]) > age:
+        came = [visit.oldest for visit in visits_of(session)]
+        if now - min([used.timestamp(), *came]) > age:
             holder.session_data.pop(name, None)
             holder.time_last_used.pop(name, None)
 
@@ -45,10 +50,8 @@ def sweep_sessions(demo: gr.Blocks, age: float) -> None:
 def end_answers(demo: gr.Blocks, session: str | None) -> None:
     """Let an answer end that is written for a visitor who is gone; what was written stays."""
     holder = getattr(demo, "state_holder", None)
-    there = holder.session_data.get(session) if holder else None
-    for value in list(there.state_data.values()) if there else []:
-        if isinstance(value, Visit):
-            value.asked = None
+    for visit in visits_of(holder.session_data.get(session) if holder else None):
+        visit.drop()
 
 
 def keep_clean(demo: gr.Blocks, folder: Path, every: float, age: float) -> None:

@@ -105,6 +105,17 @@ class Visit:
         """When the oldest photo it holds came."""
         return min(self.begun, self.before.oldest) if self.before else self.begun
 
+    def drop(self) -> bool:
+        """Take the question back; True where no answer to it was begun.
+
+        What was written stays; a turn that was to be tried again comes back.
+        """
+        question, self.asked = self.asked, None
+        waiting = question is not None and not question.started
+        if waiting:
+            self.talks.setdefault(question.face, []).extend(question.before)
+        return waiting
+
     def told(self, face: int) -> list[dict]:
         """The talk about a face as the model is told it: without what is not its own."""
         talk = self.talks.get(face, [])

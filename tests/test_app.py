@@ -645,9 +645,7 @@ def test_many_visitors_do_not_fill_the_memory():
 
 
 def test_an_answer_given_under_another_event_is_shown(portrait):
-    handlers = Handlers(StandIn(), place_parts_of_a_page())
-    reading = made_reading()
-    visit = Visit(faces=[None], portraits=[portrait], readings={0: reading})
+    handlers, visit = a_visit(portrait)
     handlers.ask("What is AU12?", visit)
     for _ in handlers.answer(visit):  # of an event that was cancelled, but came to its turn
         pass
@@ -656,8 +654,7 @@ def test_an_answer_given_under_another_event_is_shown(portrait):
 
 
 def test_an_answer_that_another_event_writes_is_followed(portrait):
-    handlers = Handlers(StandIn(), place_parts_of_a_page())
-    visit = Visit(faces=[None], portraits=[portrait], readings={0: made_reading()})
+    handlers, visit = a_visit(portrait)
     handlers.ask("Tell me slowly", visit)
     writing = handlers.answer(visit)  # of an event that was cancelled
     next(writing)

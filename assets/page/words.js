@@ -4,7 +4,7 @@
   const known = window.FEALLM_WORDS;
   const family = tag => tag.split('-')[0];
   const asked = navigator.language;  // as Gradio's own parts: the first language only
-  const wanted = Object.keys(known).find(k => k === asked) ?? Object.keys(known).find(k => family(k) === family(asked));
+  const wanted = asked in known ? asked : Object.keys(known).find(k => family(k) === family(asked));
   const words = known[wanted];
   if (!words) return;
   const plain = text => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
