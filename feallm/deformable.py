@@ -110,5 +110,6 @@ class DeformableAttention(nn.Module):
         sampled = torch.stack(sampled, dim=-2).flatten(-2)  # (B*H, d, Q, L*P)
         mix = weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
         out = (sampled * mix).sum(-1).view(batch, width, queries).transpose(1, 2)  # (B, Q, D)
-        out = self.output_proj(out.to(query.dtype))
+        # other engines' linear maps (vLLM's on a CPU) read rows that lie together
+        out = self.output_proj(out.to(query.dtype).contiguous())
         return out, where, weights.unflatten(-1, (levels, points))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ def model(tmp_path_factory) -> Path:
 def serving(*command: object) -> Iterator[str]:
     """Run a server and give its address up to /v1."""
     port = free_port()
-    process = subprocess.Popen([*map(str, command), "--device", "cpu", "--port", str(port)])
+    process = subprocess.Popen([*map(str, command), "--port", str(port)])
     url = f"http://localhost:{port}"
     try:
         for _ in range(240):
@@ -52,7 +53,8 @@ def serving(*command: object) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server(model):
-    with serving(Path(sys.executable).parent / "transformers", "serve", model) as url:
+    transformers = Path(sys.executable).parent / "transformers"
+    with serving(transformers, "serve", model, "--device", "cpu") as url:
         yield url
 
 
@@ -89,12 +91,25 @@ def test_answers_that_are_no_json_are_dropped_and_counted(server, model, tmp_pat
     assert json.loads((tmp_path / "fea/dropped.jsonl").read_text())["image"] == "v/00001.jpg"
 
 
-def test_a_feallm_is_served_and_answers_as_it_does_here(portrait):
+VLLM = os.environ.get("VLLM_PYTHON", "")
+SERVERS = {
+    "transformers": [sys.executable, "-m", "feallm.serve", MINI, "--device", "cpu"],
+    "vllm": [VLLM, "-m", "feallm.serve_vllm", MINI, "--enforce-eager", "--max-model-len", "1024"],
+}
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "transformers",
+        pytest.param("vllm", marks=pytest.mark.skipif(not VLLM, reason="VLLM_PYTHON is not set")),
+    ],
+)
+def test_a_feallm_is_served_and_answers_as_it_does_here(portrait, engine):
     ours = Predictor(device=torch.device("cpu"), dtype=torch.float32)
     face = align_face(portrait, detect_faces(portrait)[0], ours.face_size)
     asked = [Question("expression", "Is the smile genuine?"), Question("units", "Which AUs?")]
-    command = (sys.executable, "-m", "feallm.serve", MINI, "--dtype", "float32")
-    with serving(*command) as url:
+    with serving(*SERVERS[engine], "--dtype", "float32") as url:
         there = Remote(url, str(MINI), key=None).answer([face, face], asked)
     assert there == [ours.answer([face], [q.text], systems.MAX_NEW_TOKENS)[0] for q in asked]
     assert there[0] != there[1]
