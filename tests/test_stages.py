@@ -518,19 +518,26 @@ def test_fsdp_divides_the_language_models_layers(monkeypatch):
 
 
 @pytest.mark.slow
-def test_fsdp_gives_the_losses_of_one_process(tmp_path, llava, rows):
-    """fsdp.yaml with two processes, also when it goes on after a stop; the result opens."""
+@pytest.mark.parametrize(
+    ("engine", "shards"),
+    [("fsdp", "pytorch_model_fsdp.bin"), ("zero2", "global_step6"), ("zero3", "global_step6")],
+)
+def test_a_divided_model_gives_the_losses_of_one_process(tmp_path, llava, rows, engine, shards):
+    """Two processes, also when they go on after a stop; the result opens."""
+    if engine != "fsdp":
+        pytest.importorskip("deepspeed")
     stage = logging_every_step(tmp_path / "stage.yaml", sample_steps=0, logging_steps=1)
     stage.write_text(stage.read_text().replace("alpha: 8", "alpha: 8\n  dropout: 0.0"))
     launch(1, stage, llava, rows, tmp_path / "one")
     how = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    how += [str(CONFIGS / "accelerate" / "fsdp.yaml"), "--main_process_port", str(free_port())]
-    how += ["tests/fsdp_on_cpus.py", *command(stage, llava, rows, tmp_path / "two")]
+    how += [str(CONFIGS / "accelerate" / f"{engine}.yaml"), "--main_process_port", str(free_port())]
+    how += ["tests/divided_on_cpus.py", *command(stage, llava, rows, tmp_path / "two")]
     for _ in range(2):
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         done = subprocess.run(how, cwd=ROOT, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert (tmp_path / "two" / "checkpoint-6" / "pytorch_model_fsdp.bin").is_file()
+        assert (tmp_path / "two" / "checkpoint-6" / shards).exists()
         assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=5e-3)
         shutil.rmtree(tmp_path / "two" / "checkpoint-6")
     one, two = (

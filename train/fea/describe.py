@@ -166,35 +166,39 @@ def describe_frame(
     """
     messages = opening_messages(frame, picture)
     wrong: list[str] = []
-    for attempt in range(TRIES):
-        if attempt < len(asked):
-            wrong, text = asked[attempt]["complaints"], asked[attempt].get("answer", "")
-        else:
-            try:
-                reply = endpoint.ask(messages, seed + attempt, MAX_TOKENS, SCHEMA)
-            except Refused as problem:
-                wrong = [str(problem)]
-                break
-            answer, wrong = judged(reply.text, frame)
-            text = reply.text
-            if not wrong:  # first, so that a kill loses no answer that is paid for
-                texts = asdict(texts_of(answer, frame))
-                journal.add("described", asdict(frame) | texts | {"by": endpoint.model})
-            journal.add(
-                "asked",
-                {
-                    "image": frame.image,
-                    "complaints": wrong,
-                    "answer": text if wrong else "",
-                    "prompt_tokens": reply.prompt_tokens,
-                    "completion_tokens": reply.completion_tokens,
-                },
-            )
-            if not wrong:
-                return
-        again = "\n".join(["Your answer does not keep to the findings:", *wrong, "Write it again."])
-        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": again}]
+    for entry in asked:
+        wrong = entry["complaints"]
+        messages += complained(entry.get("answer", ""), wrong)
+    for attempt in range(len(asked), TRIES):
+        try:
+            reply = endpoint.ask(messages, seed + attempt, MAX_TOKENS, SCHEMA)
+        except Refused as problem:
+            wrong = [str(problem)]
+            break
+        answer, wrong = judged(reply.text, frame)
+        if not wrong:  # first, so that a kill loses no answer that is paid for
+            texts = asdict(texts_of(answer, frame))
+            journal.add("described", asdict(frame) | texts | {"by": endpoint.model})
+        journal.add(
+            "asked",
+            {
+                "image": frame.image,
+                "complaints": wrong,
+                "answer": reply.text if wrong else "",
+                "prompt_tokens": reply.prompt_tokens,
+                "completion_tokens": reply.completion_tokens,
+            },
+        )
+        if not wrong:
+            return
+        messages += complained(reply.text, wrong)
     journal.add("dropped", {"image": frame.image, "complaints": wrong})
+
+
+def complained(answer: str, wrong: list[str]) -> list[dict]:
+    """Return how the talk goes on after an answer that is not kept."""
+    again = "\n".join(["Your answer does not keep to the findings:", *wrong, "Write it again."])
+    return [{"role": "assistant", "content": answer}, {"role": "user", "content": again}]
 
 
 def judged(text: str, frame: Frame) -> tuple[object, list[str]]:
@@ -243,16 +247,16 @@ def main() -> None:
     by = args.model if args.endpoint else "writer"
     if others := {e["by"] for e in journal.kept["described"]} - {by}:
         sys.exit(f"{args.out} holds texts by {', '.join(sorted(others))}: choose another --out.")
-    if args.estimate:
+    if args.endpoint or args.estimate:
         print(f"{len(left):,} frames to describe, {estimate(left, args.price)}")
+    if args.estimate:
         return
     if not args.endpoint:
         for index, frame in enumerate(frames):
             if frame.image not in done:
                 texts = write_offline(frame, index, args.seed)
-                journal.add("described", asdict(frame) | asdict(texts) | {"by": "writer"})
+                journal.add("described", asdict(frame) | asdict(texts) | {"by": by})
     else:
-        print(f"{len(left):,} frames to describe, {estimate(left, args.price)}")
         try:
             ask_all(left, journal, args)
         except (EndpointError, OSError) as problem:

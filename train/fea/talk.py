@@ -233,9 +233,24 @@ _THING = (
     "square root of nine|population of India|distance to the moon|best film|recipe for bread|"
     "fastest car|background|colour of the wall|camera|date"
 )
+_KNOWN = (
+    "actor|singer|politician|player|celebrity|model|king|writer|dancer|minister|star|man|woman|guy|"
+    "girl|boy|lady"
+)
+_CLOSE = (
+    "friend|sister|boss|teacher|cousin|colleague|husband|mother|son|aunt|daughter|uncle|ex|doctor"
+)
+_SIGN = (
+    "tiredness|a cold|addiction|burnout|an allergy|old age|poison|an injury|a headache|stress|"
+    "alcohol|a skin problem|paralysis|a bad tooth"
+)
+_SUBJECT = (
+    "the rain|my dog|winter|school|a lonely king|two friends|the moon|our town|work|a red car|"
+    "spring|bread|my holiday|a ghost"
+)
 _WORK = "poem|song|joke|story|letter|program|recipe|haiku|speech|list of cities|short novel|tweet"
 
-_SCOPE = {
+_OUTSIDE = {
     "Who a person is cannot be read from an expression, and I do not identify people.": (
         "Who is [this|that|it|she|he|in the photo|in this picture|the person]?",
         "[What is|Do you know] the name of this [person|man|woman|actor]?",
@@ -243,6 +258,11 @@ _SCOPE = {
         "Is this [a famous person|someone famous|a celebrity|the president|my brother|an actor]?",
         "Have you seen this [person|face] before?",
         "[What is their name|What is her name|What is his name|Whose face is this]?",
+        f"Which [{_KNOWN}] is [this|that]?",
+        f"[Is [this|that|he|she]|Could [this|that|it] be] [my|your|her] [{_CLOSE}]?",
+        "Does [he|she|this person] look like [my boss|someone famous|you|anyone you know]?",
+        "Where have I [seen|met] [her|him|this person|them] before?",
+        "[Tell|Show|Give] me [her|his|their] [name|surname|profile|address].",
     ),
     "I describe visible expression only, not age, gender, origin or other traits.": (
         "How old is [this person|she|he|the person in the photo]?",
@@ -252,6 +272,10 @@ _SCOPE = {
         "Where [does this person come|is this person] from?",
         "[What|Which] [race|ethnicity|religion] is this person?",
         f"Is [this person|she|he] [{_TRAIT}]?",
+        f"Would you [say that [she|he] is|call [her|him]] [{_TRAIT}]?",
+        "In which [year|decade|country|town] was [she|he|this person] born?",
+        "Does [she|he|this person] [earn much|have children|go to church|speak French|do sports|smoke]?",
+        "How many [children|languages|cars|friends] does [she|he|this person] have?",
     ),
     "A face does not tell about health, and I cannot give a diagnosis.": (
         f"Is [this person|she|he|the person] [{_ILL}]?",
@@ -259,6 +283,10 @@ _SCOPE = {
         "[Can you|Please] diagnose [this person|me|her].",
         "Should [this person|I|he] see a doctor?",
         "What [illness|disease|condition] is this?",
+        f"[Are there|Do you see|Can you see] signs of [{_SIGN}]?",
+        f"Does [he|she|this person] [show signs of|suffer from] [{_SIGN}]?",
+        "[Is the skin|Is his heart|Are the teeth|Is her blood pressure] [healthy|normal|all right]?",
+        "Has [she|he|this person] [slept enough|eaten today|been in hospital|taken medicine]?",
     ),
     "Truthfulness and intentions cannot be read from a face; I describe only what is visible.": (
         f"Is [this person|she|he|the person] [{_SHADY}]?",
@@ -266,6 +294,9 @@ _SCOPE = {
         "What [is this person thinking|is this person planning|does this person want|does she intend]?",
         "[Does|Will] [this person|she|he] [lie|tell the truth|attack|steal|buy|quit the job]?",
         "Would [this person|she|he] be a good [employee|student|friend|manager]?",
+        "Has [this person|she|he] [done it|cheated|lied|betrayed me|killed someone|taken the money]?",
+        "[Will|Would] [this person|she|he] [help me|pay|marry me|agree|obey|win]?",
+        "Is [her|his|their] [promise|story|excuse|plan] [true|false|good|honest]?",
     ),
     "I can only say what the face shows; what a person really feels is not visible in a photo.": (
         "What does [this person|she|he] [really|truly|actually] [feel|think]?",
@@ -274,6 +305,11 @@ _SCOPE = {
         "How does [this person|she|he] feel [inside|deep down|about me]?",
         "Why is this person [happy|sad|angry|afraid|surprised]?",
         "What happened to [this person|her|him]?",
+        "What made [her|him|them|this person|the man|the woman] [smile|laugh|so angry|sad|scream|so happy]?",
+        "Why did [she|he|they|this person] [smile|laugh|leave|argue|look away|say that|cry so much]?",
+        "Is [she|he|this person] [jealous of me|lonely|bored with us|proud of me|in a good mood]?",
+        "What [is going on|goes on] in [her|his] [mind|head|heart|life]?",
+        "[Who is [she|he] [angry at|afraid of|waiting for]|What is [she|he] [looking at|thinking about|missing]]?",
     ),
     "That is outside of what I can do: I describe facial expressions and action units.": (
         f"What is the [{_THING}]?",
@@ -288,8 +324,19 @@ _SCOPE = {
         "How do I [cook rice|fix my car|learn French|get rich|lose weight|open a bank account]?",
         "[Draw|Edit|Colour|Enlarge|Crop|Improve] [this|the] [photo|picture|face].",
         "[Should I|Can I] [buy a house|go out today|call her|eat this]?",
+        f"[Compose|Invent|Write] [me |us |][a|one|another] [{_WORK}] about [{_SUBJECT}].",
+        "What will the weather be [tomorrow|in Paris|next week|at night]?",
+        "Why [is the sky blue|do cats purr|did the war start|is water wet|are taxes so high|do we dream]?",
+        "[How much is [a house|ten times ten|a ticket]|How far is Rome|How many people live in China]?",
+        "Which [phone should I buy|book should I read|car should I choose|party should I vote for|film should I watch]?",
+        "[Where [is the station|can I eat|do I sign]|When [does the train leave|was Rome built]]?",
+        "[Who [is the king of Spain|painted the Mona Lisa|invented paper]|What [is your favourite food|comes after nine]]?",
+        "[Count to ten|Add these numbers|List the planets|Sort these words|Spell my name|Repeat after me].",
         "[Play music|Set an alarm|Open the door|Search the web|Book a flight|Send a mail].",
     ),
+}
+"""Answer that declines -> questions it declines."""
+_SCOPE = _OUTSIDE | {
     "You are welcome. Ask me anything else about this face.": (
         "[Thank you|Thanks|Many thanks|Great, thank you|Thank you very much|Thanks a lot][!|.]",
         "[OK|Okay|Good|Great|Nice|Wow|Cool|I see|Perfect|Interesting|Very good|Understood][!|.]",
@@ -340,25 +387,21 @@ _NONSENSE = (
 
 
 HELD_OUT = (
-    *("Could you tell me this person's name?", "Do I know her?", "Which actress is that?"),
-    *("Is that my neighbour in the picture?", "What age would you give her?", "Is she pretty?"),
-    *("Would you say this person is young?", "Which country is he from?", "Does she take drugs?"),
-    *("Does he look ill to you?", "Could this person be depressed?", "Can she be trusted?"),
-    *("Does this face show signs of a stroke?", "Do you think he is lying?", "Should I hire him?"),
-    *("Is this man dangerous?", "What is she feeling deep inside?", "Is he in love with me?"),
-    *("What made this person cry?", "What is the weather like today?", "Why did they split up?"),
-    *("Write me a poem about the sea.", "What is 2 plus 2?", "Who won the World Cup?"),
+    *("Who took this photo?", "Have we met?", "Is she on television?", "Could it be Anna?"),
+    *("Is this guy from Brazil?", "How much does she weigh?", "Is he older than forty?"),
+    *("Does she look wealthy?", "Has he got the flu?", "Is her memory fine?", "Is he going blind?"),
+    *("Would a doctor worry about her?", "Did he rob the bank?", "Can I believe this woman?"),
+    *("Is she faking her alibi?", "Will he ever come back?", "What is he dreaming of?"),
+    *("Does she enjoy her job?", "What upset him so much?", "Is she over her divorce?"),
+    *("Summarise this article for me.", "Recommend a good restaurant.", "Is the earth flat?"),
+    *("How do I bake a cake?",),
 )
 """Questions outside the scope that training never asks in these words."""
 
 
-_DECLINED = 6
-"""So many of `_SCOPE`'s answers, the first, decline; the others are courtesies and explanations."""
-
-
 def is_declined(answer: str) -> bool:
     """Whether an answer says that a question is outside the scope, or was not understood."""
-    return answer.strip() in {*list(_SCOPE)[:_DECLINED], _NONSENSE}
+    return answer.strip() in {*_OUTSIDE, _NONSENSE}
 
 
 def nonsense(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:

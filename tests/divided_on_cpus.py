@@ -1,7 +1,7 @@
-"""`train.train` under FSDP on CPUs: `accelerate launch ... tests/fsdp_on_cpus.py` and its options.
+"""`train.train` under FSDP or DeepSpeed on CPUs: `accelerate launch ... tests/divided_on_cpus.py`.
 
-accelerate divides a model among GPUs only: to CPU processes it gives DDP, without a word. Here it
-takes them for GPUs; the division itself is torch's and runs over gloo as well.
+accelerate gives CPU processes DDP where FSDP is asked, without a word. Here it takes them for GPUs;
+the division itself is torch's and runs over gloo as well. DeepSpeed takes CPUs for what they are.
 """
 
 from accelerate.state import DistributedType, PartialState
