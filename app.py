@@ -27,8 +27,9 @@ except ImportError:
 
 from feallm import Predictor
 from feallm.__main__ import tell
+from feallm.device import DTYPES, device_of
 from feallm.loading import QUANTIZATIONS
-from feallm.predictor import DTYPES, MINI, device_of
+from feallm.predictor import MINI
 from page.layout import KEEP_SECONDS, build_apology, build_demo
 from page.theme import launch_options
 

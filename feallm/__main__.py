@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feallm import Predictor
+from feallm.device import DTYPES, device_of
 from feallm.export import to_json
 from feallm.faces import NO_FACE, align_face, caveat, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, describe
 from feallm.loading import QUANTIZATIONS, ModelError
 from feallm.photos import BadPhoto, open_photo
-from feallm.predictor import DTYPES, MINI, UNTUNED, device_of
+from feallm.predictor import MINI, UNTUNED
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 

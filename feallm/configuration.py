@@ -43,6 +43,8 @@ class FEALLMConfig(LlavaConfig):
         mpp_num_heads: heads of each deformable attention.
         mpp_num_points: sampling points of a head on each level.
         action_unit_thresholds: probability above which each of the twelve units counts as active.
+        expression_sharpness: power of the expressions' probabilities, which makes them as sure as
+            they are right; the order stays (ours; `train.mini.thresholds` fits it).
 
     Raises:
         ValueError: a field is out of range or two fields contradict each other.
@@ -71,6 +73,7 @@ class FEALLMConfig(LlavaConfig):
     mpp_num_heads: int = 16
     mpp_num_points: int = 4
     action_unit_thresholds: list[float] | tuple[float, ...] = (0.5,) * 12
+    expression_sharpness: float = 1.0
 
     def __post_init__(self, **kwargs):
         if (
@@ -96,6 +99,8 @@ class FEALLMConfig(LlavaConfig):
         thresholds = self.action_unit_thresholds
         if len(thresholds) != 12 or not all(0 < t < 1 for t in thresholds):
             raise ValueError("action_unit_thresholds must be twelve numbers between 0 and 1.")
+        if self.expression_sharpness <= 0:
+            raise ValueError("expression_sharpness must be above 0.")
         unknown = set(self.crop_groups) - set(CROP_GROUPS)
         if unknown or len(set(self.crop_groups)) != len(self.crop_groups):
             raise ValueError(

@@ -33,7 +33,7 @@ from feallm.projector import MultiPerspectiveProjector
 from feallm.stem import ConvStem
 
 
-def _start_weights(module: nn.Module) -> bool:
+def start_weights(module: nn.Module) -> bool:
     """Start the LCA's and the MPP's special layers; tell whether this module was one."""
     if isinstance(module, ClueConv):
         # transformers' normal(0.02) would shrink the pooled clue to a few thousandths
@@ -41,7 +41,8 @@ def _start_weights(module: nn.Module) -> bool:
         if module.bias is not None:
             init.zeros_(module.bias)
     elif isinstance(module, ClueMap):
-        init.eye_(module.weight)
+        with torch.no_grad():  # init.eye_ cannot start a weight on the meta device
+            module.weight.copy_(torch.eye(len(module.weight)))
     elif isinstance(module, LocalClueAggregator):
         if module.crop_embedding is not None:
             # a clue's score for itself is about 3 above the others': half of the attention stays
@@ -103,7 +104,7 @@ class FEALLMModel(LlavaModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if not _start_weights(module):
+        if not start_weights(module):
             super()._init_weights(module)
 
     def deep_and_shallow(
@@ -200,7 +201,7 @@ class FEALLMForConditionalGeneration(LlavaForConditionalGeneration):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if not _start_weights(module):
+        if not start_weights(module):
             super()._init_weights(module)
 
     def get_image_features(

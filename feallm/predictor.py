@@ -3,12 +3,12 @@
 An analysis asks the model two short questions and reads its own probabilities where the answers
 are written: the action units, and the expression both at once and after the units, for each tells
 of the other. All are read from the face and from its mirror image and averaged: neither side of a
-face has the last word. Then it writes the paper's three texts in one batch, each continuing what
-was decided, so that texts and probabilities agree.
+face has the last word. The expression's are made as sure as the model is right. Then it writes the
+paper's three texts in one batch, each continuing what was decided, so that texts and probabilities
+agree.
 """
 
 import contextlib
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,18 +24,12 @@ from feallm import memory, prompts
 from feallm.chorus import Chorus
 from feallm.conversation import Message
 from feallm.crops import Crop, list_crops
+from feallm.device import best_device, best_dtype
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.generation import Reader, common_length, complete
-from feallm.loading import AS_LLAVA, ModelError, config_of, is_llava, load
+from feallm.loading import AS_LLAVA, config_of, is_llava, load
 from feallm.talks import Talks
 
-DTYPES = {
-    "auto": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-}
-"""What `--dtype` may be; "auto" is `best_dtype`."""
 MINI = Path(__file__).parent.parent / "assets" / "feallm-mini"
 """The model that needs no download."""
 MAX_NEW_TOKENS = 320
@@ -88,37 +82,9 @@ def name_of(model: str | Path) -> str:
     return f"{path.parent.name}/{path.name}" if path.name == "final" else path.name
 
 
-def best_device() -> torch.device:
-    """CUDA where there is any, of several processes each its own; else the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device of an option: "auto" is `best_device`, else torch's name of one.
-
-    Raises:
-        ModelError: there is none of this name here.
-    """
-    if name == "auto":
-        return best_device()
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ModelError(f"{name} is no device: say auto, cpu or cuda.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"There is no {name} here: say cpu, or auto.")
-    return device
-
-
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device computes in it, else fp16 on a GPU and fp32 on a CPU."""
-    if device.type == "cuda":
-        # torch says that older ones support bf16 too: they emulate it
-        computes = torch.cuda.get_device_capability(device)[0] >= 8
-        return torch.bfloat16 if computes else torch.float16
-    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+def _shares(weights: torch.Tensor) -> torch.Tensor:
+    """Scale weights (..., n) to a sum of 1; all zero they stay so."""
+    return weights / weights.sum(-1, keepdim=True).clamp(min=TINY)
 
 
 class Predictor:
@@ -198,7 +164,7 @@ class Predictor:
         aus, chances = self._decide_action_units(
             reader, lambda k, chance: float(chance.mean()) > self.thresholds[k]
         )
-        shares = self._expression_probabilities(reader, aus).mean(0)
+        shares = self._sharpened(self._expression_probabilities(reader, aus).mean(0))
         del reader  # its cache makes room for the texts'
         probabilities = dict(zip(EXPRESSIONS, shares.tolist(), strict=True))
         expression = max(probabilities, key=probabilities.get)
@@ -247,7 +213,8 @@ class Predictor:
             units = self._decide_action_units(reader, lambda k, _: k in active)[1]
             shares = self._expression_probabilities(reader, active)
         halves = (2, len(faces), -1)  # the faces, then their mirror images
-        return _numpy(shares.view(halves).mean(0)), _numpy(units.view(halves).mean(0))
+        shares = self._sharpened(shares.view(halves).mean(0))
+        return _numpy(shares), _numpy(units.view(halves).mean(0))
 
     @torch.inference_mode()
     def answer(
@@ -361,8 +328,11 @@ class Predictor:
         self._ask(reader, prompts.EXPRESSION_QUESTION, self._known_units(aus))
         after = reader.masses(options)
         self._ask(reader, prompts.EXPRESSION_QUESTION)
-        weights = (reader.masses(options) * after).sqrt()
-        return weights / weights.sum(-1, keepdim=True).clamp(min=TINY)
+        return _shares((reader.masses(options) * after).sqrt())
+
+    def _sharpened(self, shares: torch.Tensor) -> torch.Tensor:
+        """Expressions' probabilities (..., 7), as sure as the model is right."""
+        return _shares(shares**self.model.config.expression_sharpness)
 
     def _decide_action_units(
         self, reader: Reader, decide: Callable[[int, torch.Tensor], bool]

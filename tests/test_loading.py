@@ -15,9 +15,9 @@ from transformers import LlavaForConditionalGeneration
 
 from feallm import FEALLMConfig, Predictor, memory
 from feallm.__main__ import main
+from feallm.device import device_of
 from feallm.generation import Reader, stream
 from feallm.loading import ModelError, load, load_model
-from feallm.predictor import device_of
 
 ASKED = [{"role": "user", "content": "Which emotion is this?"}]
 

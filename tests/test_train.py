@@ -32,15 +32,18 @@ from train.mini.assemble import assemble, speak_as
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import (
     KINDS,
+    NOWHERE,
+    Conversations,
     converse,
+    decision_loss,
     draw_facts,
     draw_plan,
     random_conversation,
     told_conversation,
 )
 from train.mini.prepare import CANVAS, Source, read_rows
-from train.mini.sizes import STEM, mini_config
-from train.mini.thresholds import choose, on_strangers
+from train.mini.sizes import mini_config
+from train.mini.thresholds import choose, on_strangers, sharpness
 from train.mini.tokenizer import train_tokenizer
 from train.mini.vision import RECIPES, VisionTask
 from train.parts import StageError, choose_trainable
@@ -324,6 +327,15 @@ def test_thresholds_have_the_highest_mean_f1_of_the_samples():
     assert choose((chances, high), (chances, low))[0] == round(float(grid[np.argmax(both)]), 3)
 
 
+def test_the_sharpness_makes_probabilities_as_sure_as_they_are_right():
+    rng = np.random.default_rng(0)
+    true = rng.dirichlet(np.full(7, 0.5), 20_000)
+    drawn = (true.cumsum(1) > rng.random((len(true), 1))).argmax(1)
+    flat = true**0.5 / (true**0.5).sum(1, keepdims=True)
+    assert sharpness(true, drawn) == pytest.approx(1, abs=0.05)
+    assert sharpness(flat, drawn) == pytest.approx(2, abs=0.1)
+
+
 def test_strangers_are_decided_with_thresholds_of_others():
     """Ten people; in each pair one's units are active from 0.3, the other's from 0.6."""
     rng = np.random.default_rng(0)
@@ -414,6 +426,42 @@ def test_told_facts_are_read_and_only_what_follows_is_learned(start):
         assert tokenizer.decode(ids).count("</s>") == len(messages) // 2
 
 
+def test_the_deciding_word_is_taught_by_the_votes(tmp_path, start):
+    _, tokenizer = start
+    rows = Conversations(Faces(made_packs(tmp_path), "train"), tokenizer, 6, 0, told_share=0.3)
+    items = [rows[i] for i in range(len(rows))]
+    names = [tokenizer(e, add_special_tokens=False)["input_ids"][0] for e in EXPRESSIONS]
+    decided = [i for i in items if i["decided_at"] != NOWHERE]
+    assert 0 < len(decided) < len(items)
+    for item in decided:
+        at = item["decided_at"]
+        assert item["input_ids"][at] == item["labels"][at] in names
+    logits = torch.randn(3, 9, len(tokenizer))
+    at, votes = torch.tensor([4, NOWHERE, 7]), torch.eye(7)[[2, 0, 5]]
+    expected = torch.nn.functional.cross_entropy(
+        logits[[0, 2], [3, 6]], torch.tensor([names[2], names[5]])
+    )
+    words = torch.tensor(names)
+    torch.testing.assert_close(decision_loss(logits, at, votes, words), expected)
+    nowhere = decision_loss(logits, torch.full((3,), NOWHERE), votes, words)
+    assert nowhere == 0
+
+
+def test_teachers_readings_stand_beside_the_votes(tmp_path):
+    packs = made_packs(tmp_path)
+    faces = Faces(packs, "train")
+    readings = np.tile(np.eye(7, dtype=np.float32)[3], (len(faces), 1))
+    faces.save_readings(tmp_path / "a.npz", readings)
+    faces.save_readings(tmp_path / "b.npz", np.roll(readings, 1, axis=1))
+    taught = Faces(packs, "train", teachers=(tmp_path / "a.npz", tmp_path / "b.npz"))
+    mean = (np.eye(7)[3] + np.eye(7)[4]) / 2
+    for i in (0, 5):
+        expected = (faces[i]["votes"] + mean) / 2
+        np.testing.assert_allclose(taught[i]["votes"], expected, rtol=1e-6)
+    kept = Faces(packs, "valid", teachers=(tmp_path / "a.npz",))
+    np.testing.assert_array_equal(kept[0]["votes"], Faces(packs, "valid")[0]["votes"])
+
+
 def test_a_disturbed_question_keeps_its_ends_and_all_but_one_word():
     rng = random.Random(0)
     question = "What expression does the person in this photo show?"
@@ -495,7 +543,8 @@ def test_plain_weights_give_the_models_own_loss():
     labels[:, :3] = -100
     inputs = {"labels": labels, "attention_mask": torch.ones_like(labels)}
     trainer = StageTrainer.__new__(StageTrainer)
-    trainer.length_power, trainer.meter = 0.0, Meter(processes=1)
+    trainer.length_power = trainer.decision_weight = 0.0
+    trainer.meter = Meter(processes=1)
     loss = trainer.compute_loss(lambda **_: SimpleNamespace(logits=logits), inputs)
     torch.testing.assert_close(loss, ForCausalLMLoss(logits, labels, vocab_size=11))
 
@@ -544,6 +593,7 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
     stage.write_text(
         "max_steps: 2\nbatch_size: 4\nwarmup_steps: 1\n"
         "learning_rates: {model.language_model: 1.0e-3, model.lca: 1.0e-4}\n"
+        "faces: {decision_weight: 0.5}\n"
     )
 
     def run(*command: str) -> None:
@@ -558,6 +608,13 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
         options += ["--part", part, "--out", vision, "--max-steps", "2", "--batch", "4"]
         run("train.mini.vision", "--packs", packs, *options)
         options = ["--start", vision / ("task.pt" if part == "lca" else "vision.pt")]
+        options += ["--teachers", *tmp_path.glob("*/reads.npz")]
+    readings = {file.parent.name for file in tmp_path.glob("*/reads.npz")}
+    assert readings == {"lca", "lca-again", "tower", "tower-again"}
+    with np.load(tmp_path / "tower" / "reads.npz") as file:
+        read, aside = file["ferplus"], np.arange(48) % 4 == 0
+    np.testing.assert_allclose(read[~aside].sum(1), 1, rtol=1e-3)
+    assert np.isnan(read[aside]).all()
     run(
         "train.mini.assemble",
         "--vision",
@@ -575,7 +632,7 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
     reading = after.analyse(portrait.resize((96, 96)), texts=False)
     assert reading.expression in EXPRESSIONS
     old, new = (p.model.state_dict() for p in (before, after))
-    changed = [k for k in old if not torch.equal(old[k], new[k])]
+    changed = [k for k in old if not torch.equal(old[k].bfloat16(), new[k].bfloat16())]
     moved = {k.split(".")[1] for k in changed if k != "lm_head.weight"}  # tied to the embedding
     assert moved == {"language_model", "lca"}
 
@@ -607,7 +664,7 @@ def test_folded_norms_and_a_standardised_token_change_nothing_but_the_scale():
 
 def test_the_tower_starts_by_telling_its_patches_apart():
     torch.manual_seed(0)
-    config = mini_config(vocab_size=300, **STEM)
+    config = mini_config(vocab_size=300)
     task = VisionTask(FEALLMForConditionalGeneration(config), "vision_tower")
     positions = task.model.vision_tower.embeddings.position_embedding.weight
     class_token = positions[0].clone()
@@ -624,7 +681,7 @@ def test_the_tower_starts_by_telling_its_patches_apart():
 
 def test_a_stems_norms_are_folded_too():
     torch.manual_seed(0)
-    config = mini_config(vocab_size=300, **STEM | {"vision_stem_norm": "batch"})
+    config = mini_config(vocab_size=300, vision_stem_norm="batch")
     task = VisionTask(FEALLMForConditionalGeneration(config), "vision_tower")
     task.start_tower()
     pixels = torch.randn(8, 3, 96, 96)
@@ -634,7 +691,7 @@ def test_a_stems_norms_are_folded_too():
     before = task.model.deep_and_shallow(pixels)[0]
     task.fold_norms()
     torch.testing.assert_close(task.model.deep_and_shallow(pixels)[0], before, atol=1e-3, rtol=1e-3)
-    config = mini_config(vocab_size=300, **STEM)
+    config = mini_config(vocab_size=300)
     bare = FEALLMForConditionalGeneration(config).model.vision_tower
     bare.load_state_dict(task.model.vision_tower.state_dict())
 

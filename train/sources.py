@@ -30,7 +30,7 @@ def packed_faces(
         options.told_share,
     )
     order = Order(dataset, config.seed, weights=faces.sampling_weights(options.rare_power))
-    return dataset, Collate(augment, processor.tokenizer.pad_token_id, config.seed), order
+    return dataset, Collate(augment, processor.tokenizer, config.seed), order
 
 
 def instructions(

@@ -20,6 +20,8 @@ class FaceOptions:
     """Of the augmentation (`train.mini.faces.Augment`)."""
     kinds: str = KINDS
     """Kinds of turns (`train.mini.instruct`); an ablation leaves some out."""
+    decision_weight: float = 0.0
+    """Of `train.mini.instruct.decision_loss`, beside the loss of the texts."""
     told_share: float = 0.0
     """Share of conversations whose facts are told instead of seen, so that texts keep to them."""
 

@@ -32,6 +32,7 @@ from transformers import TrainingArguments
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.conversation import IGNORE_INDEX
+from feallm.device import trains_in_bf16
 from feallm.loading import (
     QUANTIZATIONS,
     ModelError,
@@ -45,6 +46,7 @@ from train.checkpoints import CheckpointError, Intervals, TrainedPartsTrainer, l
 from train.data import DataError
 from train.mini.convolution import quicken
 from train.mini.faces import Faces
+from train.mini.instruct import decision_loss
 from train.order import Order
 from train.parts import StageError, choose_trainable
 from train.plan import Plan, plan
@@ -72,8 +74,17 @@ def answer_weights(labels: torch.Tensor, length_power: float) -> torch.Tensor:
 class StageTrainer(TrainedPartsTrainer):
     """`Trainer` with one learning rate per group, our order of rows and our weights of answers."""
 
-    def __init__(self, *args, groups: list[dict], order: Order, length_power: float, **kwargs):
+    def __init__(
+        self,
+        *args,
+        groups: list[dict],
+        order: Order,
+        length_power: float,
+        decision_weight: float = 0.0,
+        **kwargs,
+    ):
         self.groups, self.order, self.length_power = groups, order, length_power
+        self.decision_weight = decision_weight
         super().__init__(*args, **kwargs)
         # tokens are counted over the whole step, so that its parts may be read in any division;
         # where answers have weights of their own each part is a mean, as there is one part
@@ -81,7 +92,7 @@ class StageTrainer(TrainedPartsTrainer):
         self.meter = Meter(self.accelerator.num_processes)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels = inputs.pop("labels")
+        labels, decision = inputs.pop("labels"), inputs.pop("decision", None)
         self.meter.count(int(inputs["attention_mask"].sum()))
         outputs = model(**inputs)
         weights = answer_weights(labels, self.length_power)[:, 1:]
@@ -91,6 +102,8 @@ class StageTrainer(TrainedPartsTrainer):
             loss = loss / weights.sum()
         else:  # DDP will divide the gradients by the number of processes
             loss = loss / num_items_in_batch * self.accelerator.num_processes
+        if decision and self.decision_weight:  # rows of --data have no votes
+            loss = loss + self.decision_weight * decision_loss(outputs.logits, **decision)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
@@ -155,13 +168,17 @@ def train(
     quicken(model)
     processes = count_processes()
     micro, times = step_division(config, processes)
-    if config.length_power and times * processes > 1:
-        raise StageError("With length_power a step's rows must be read at once, by one process.")
+    if (config.length_power or config.faces.decision_weight) and times * processes > 1:
+        raise StageError(
+            "With length_power or decision_weight a step's rows must be read at once, by one "
+            "process."
+        )
     trainer = StageTrainer(
         model=model,
         groups=groups,
         order=order,
         length_power=config.length_power,
+        decision_weight=config.faces.decision_weight,
         args=TrainingArguments(
             output_dir=str(out),
             max_steps=config.max_steps,
@@ -174,7 +191,7 @@ def train(
             weight_decay=config.weight_decay,
             adam_beta2=config.beta2,
             lr_scheduler_type="cosine",
-            bf16=True,
+            bf16=trains_in_bf16(model),
             use_cpu=not torch.cuda.is_available(),
             save_steps=config.save_steps,
             save_total_limit=2,
@@ -228,6 +245,9 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder or hub id the stage starts from")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")
     parser.add_argument("--packs", type=Path, help="faces packed by train.mini.prepare")
+    parser.add_argument(
+        "--teachers", type=Path, nargs="*", default=[], help="reads.npz of train.mini.vision"
+    )
     parser.add_argument("--data", type=Path, help="rows in LLaVA's layout")
     parser.add_argument("--images", type=Path, help="their pictures: a folder or a zip")
     parser.add_argument("--quantization", choices=QUANTIZATIONS, help="of the frozen weights")
@@ -240,6 +260,8 @@ def main() -> None:
     args = parser.parse_args()
     if bool(args.packs) == bool(args.data) or bool(args.data) != bool(args.images):
         parser.error("Give either --packs, or --data with --images.")
+    if args.teachers and not args.packs:
+        parser.error("--teachers have read packed faces: they need --packs.")
     try:
         run(args)
     except (DataError, ModelError, CheckpointError, StageError) as problem:
@@ -277,8 +299,9 @@ def run(args: argparse.Namespace) -> None:
     check_architecture(args.model, model_config, config.architecture)
     processor = processor_of(args.model, model_config)
     if args.packs:
-        files = [args.packs]
-        data = packed_faces(Faces(args.packs, "train"), processor, config)
+        files = [args.packs, *args.teachers]
+        faces = Faces(args.packs, "train", teachers=args.teachers)
+        data = packed_faces(faces, processor, config)
     else:
         files = [args.data, args.images]
         data = instructions(args.data, args.images, processor, config, args.out)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from feallm.device import best_device
 from feallm.facs import AUS, EXPRESSIONS, describe
-from feallm.predictor import best_device
 from train.fea.journal import Journal, read_lines
 from train.fea.questions import plain_question
 from train.feabench.scores import read_answer, score

@@ -16,8 +16,9 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from feallm import Predictor
+from feallm.device import best_device, best_dtype
 from feallm.loading import ModelError, cannot_load, quantization_config
-from feallm.predictor import best_device, best_dtype, name_of
+from feallm.predictor import name_of
 from train.fea.endpoint import Endpoint, Refused, picture_message
 
 MAX_NEW_TOKENS = 256

@@ -2,7 +2,7 @@
 
 Run as:
 
-    python -m train.mini.ablations --packs PACKS --vision runs/vision/vision.pt --out runs/ablations
+    python -m train.mini.ablations --packs PACKS --vision VISION --out RUNS
 
 Every variant starts from the same eyes, as the paper's start from one CLIP, and from a language
 model that knows nothing; what the variant lacks is left out, and the rest is tuned for the same
@@ -23,7 +23,7 @@ from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from train.metrics import accuracy, f1, mean_recall
 from train.mini.assemble import assemble
 from train.mini.faces import Faces
-from train.mini.thresholds import choose, labelled
+from train.mini.thresholds import choose, labelled, spread
 from train.mini.tokenizer import train_tokenizer
 from train.result import save
 from train.sources import packed_faces
@@ -59,7 +59,7 @@ def stage(variant: Variant, steps: int, seed: int) -> TrainConfig:
 
 def read(predictor: Predictor, faces: Faces, count: int) -> dict[str, np.ndarray]:
     """Return what the model writes of about `count` faces, and the truth."""
-    rows = range(0, len(faces), max(1, len(faces) // count))
+    rows = spread(faces, count)
     said, units = [], []
     for i in rows:
         reading = predictor.analyse(faces.picture(i), texts=False)

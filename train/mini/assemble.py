@@ -2,7 +2,7 @@
 
 Run as:
 
-    python -m train.mini.assemble --vision runs/vision/vision.pt --out runs/start
+    python -m train.mini.assemble --vision runs/mpp/vision.pt --out runs/start
 
 With `--speech FOLDER` the language model and its tokenizer are those of an earlier mini, to give a
 model that speaks other eyes; it then learns to read them in fewer steps.
@@ -17,7 +17,7 @@ from transformers import CLIPImageProcessor
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.configuration import CROP_GROUPS
 from feallm.crops import list_crops
-from train.mini.sizes import MEAN, STD, STEM, mini_config
+from train.mini.sizes import MEAN, STD, mini_config
 from train.mini.tokenizer import train_tokenizer
 
 
@@ -87,15 +87,13 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--conversations", type=int, default=20_000, help="texts for the tokenizer")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stem", action="store_true", help="as train.mini.vision's")
     parser.add_argument("--speech", type=Path, help="an earlier mini, whose language model is kept")
     args = parser.parse_args()
     if args.speech:
         tokenizer = FEALLMProcessor.from_pretrained(args.speech).tokenizer
     else:
         tokenizer = train_tokenizer(args.vocab_size, args.conversations, args.seed)
-    changes = STEM if args.stem else {}
-    model, processor = assemble(args.vision, tokenizer, args.seed, **changes)
+    model, processor = assemble(args.vision, tokenizer, args.seed)
     if args.speech:
         speak_as(model, args.speech)
     model.save_pretrained(args.out)

@@ -5,6 +5,7 @@ detector aligns it, or as an unaligned crop, and then lives through what uploads
 turned, shifted, tinted, greyed, blurred, made small, darkened, covered.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ MIRRORED_BLENDSHAPES = (
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 """Pillow's weights of red, green and blue in a grey picture."""
 PACKED = ("canvas", "frame", "used", "votes", "blendshapes", "points")
+TAUGHT = 0.5
+"""Share of the teachers' mean reading in a face's votes."""
 POINTS = tuple(range(0, 478, 7))
 """The face points the side task predicts: every seventh of the 478."""
 
@@ -55,9 +58,16 @@ class Faces(Dataset):
     `points` (P, 2) on the canvas, `found` (whether the last three mean anything).
     """
 
-    def __init__(self, packs: Path, split: str, sets: tuple[str, ...] = SETS):
+    def __init__(
+        self,
+        packs: Path,
+        split: str,
+        sets: tuple[str, ...] = SETS,
+        teachers: Sequence[Path] = (),
+    ):
         labels = np.load(packs / "aus.npz")
-        self.parts, self.index = [], []
+        readings = [np.load(file) for file in teachers]
+        self.parts, self.index = {}, []
         for name in sets:
             if not (packs / f"{name}.npz").is_file():
                 continue
@@ -71,21 +81,35 @@ class Faces(Dataset):
             votes = pack["votes"].astype(np.float32)
             keep = (pack["split"] == split) & (votes.sum(1) > 0)
             pack["votes"] = votes / np.maximum(votes.sum(1, keepdims=True), 1)
+            if readings:
+                read = np.mean([file[name] for file in readings], axis=0)
+                mixed = (1 - TAUGHT) * pack["votes"] + TAUGHT * read
+                pack["votes"] = np.where(np.isnan(read), pack["votes"], mixed).astype(np.float32)
             pack["levelled"] = labels[name]
             pack["points"] = pack["points"][:, list(POINTS)]
-            self.index += [(len(self.parts), int(i)) for i in np.flatnonzero(keep)]
-            self.parts.append(pack)
+            self.index += [(name, int(i)) for i in np.flatnonzero(keep)]
+            self.parts[name] = pack
         if not self.index:
             raise FileNotFoundError(
                 f"{packs} holds no {split} faces: run train.mini.prepare first."
             )
 
+    def save_readings(self, file: Path, readings: np.ndarray) -> None:
+        """Write what a model read (n, 7) so that other `Faces` find it; NaN where it read none."""
+        read = {
+            name: np.full((len(part["votes"]), 7), np.nan, np.float32)
+            for name, part in self.parts.items()
+        }
+        for (name, k), reading in zip(self.index, readings, strict=True):
+            read[name][k] = reading
+        np.savez_compressed(file, **read)
+
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray | bool]:
-        part, k = self.index[i]
-        pack = self.parts[part]
+        name, k = self.index[i]
+        pack = self.parts[name]
         item = {n: pack[n][k] for n in PACKED}
         return item | {"aus": pack["levelled"][k], "found": bool(pack["found"][k]), "index": i}
 

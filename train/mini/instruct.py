@@ -2,7 +2,9 @@
 
 The expression of a conversation is drawn from the annotators' votes and its action units from
 their labelled probabilities, half of the time; otherwise the most likely ones are taken. So the
-model's own probabilities learn how far people agree, which a hard label would hide.
+model's own probabilities learn how far people agree, which a hard label would hide. The one word
+that decides the expression is a hundredth of what is written, so it is taught apart too, by all
+votes at once (`decision_loss`).
 """
 
 import random
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from feallm.conversation import Message, encode
+from feallm.conversation import IGNORE_INDEX, Message, encode
 from feallm.facs import AUS, EXPRESSIONS, PROTOTYPES
 from feallm.prompts import list_action_units
 from train.data import pad
@@ -30,6 +32,8 @@ PLANS = (  # share, turns; a talk on the page always begins with e and a
     (0.08, "eatt"), (0.04, "eart"), (0.04, "easr"), (0.06, "s"), (0.08, "m"), (0.06, "smr"),
     (0.03, "smrt"), (0.03, "t"),
 )  # fmt: skip
+NOWHERE = -1
+"""Where the expression is decided in a conversation that does not ask for it."""
 UNLABELLED_PLANS = ((0.5, "e"), (0.5, "et"))
 KINDS = "eamsrt"
 
@@ -115,8 +119,27 @@ def draw_facts(votes: np.ndarray, aus: np.ndarray, known: bool, rng: random.Rand
     return expression, active
 
 
+def decision_loss(
+    logits: torch.Tensor, decided_at: torch.Tensor, votes: torch.Tensor, words: torch.Tensor
+) -> torch.Tensor:
+    """Return the cross-entropy of the word that decides the expression against the votes.
+
+    Args:
+        logits: (B, T, V).
+        decided_at: (B,) position of that word, or `NOWHERE`.
+        votes: (B, 7) of sum 1.
+        words: (7,) ids of the expressions' words.
+    """
+    asked = decided_at != NOWHERE
+    said = logits[asked, decided_at[asked] - 1].float().log_softmax(-1)  # (b, V)
+    return -(votes[asked] * said[:, words]).sum() / asked.sum().clamp(min=1)
+
+
 class Conversations(Dataset):
-    """`Faces` with a conversation each; an item adds `input_ids` and `labels` lists.
+    """`Faces` with a conversation each.
+
+    An item adds `input_ids` and `labels` lists, and `decided_at`: which of these ids is the short
+    answer that names the expression, or `NOWHERE`.
 
     `told_share` of them is about a face that is told (`told_conversation`).
     """
@@ -155,9 +178,14 @@ class Conversations(Dataset):
         """Return how many tokens the conversation of an item takes."""
         return len(self[i]["input_ids"])
 
-    def _encoded(self, messages: list[Message]) -> dict[str, list[int]]:
+    def _encoded(self, messages: list[Message]) -> dict:
         ids, labels = encode(messages, self.tokenizer, self.num_image_tokens)
-        return {"input_ids": ids, "labels": labels}
+        learnt = [label != IGNORE_INDEX for label in labels]
+        starts = [i for i in range(1, len(ids)) if learnt[i] and not learnt[i - 1]]
+        turns = zip(messages[::2], messages[1::2], strict=True)
+        asked = [ask["content"] for ask, answer in turns if not answer.get("given")]
+        at = dict(zip(asked, starts, strict=True)).get(SHORT["expression"], NOWHERE)
+        return {"input_ids": ids, "labels": labels, "decided_at": at}
 
 
 class Collate:
@@ -167,8 +195,10 @@ class Collate:
     checkpoint disturbs its faces as it would have.
     """
 
-    def __init__(self, augment: Augment, pad_token_id: int, seed: int):
-        self.augment, self.pad_token_id, self.seed = augment, pad_token_id, seed
+    def __init__(self, augment: Augment, tokenizer, seed: int):
+        self.augment, self.pad_token_id, self.seed = augment, tokenizer.pad_token_id, seed
+        names = [tokenizer(e, add_special_tokens=False)["input_ids"][0] for e in EXPRESSIONS]
+        self.words = torch.tensor(names)  # the token that begins each expression's name
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         words = sum(sum(item["input_ids"]) for item in items)
@@ -176,4 +206,9 @@ class Collate:
             torch.manual_seed(draws(self.seed, words, items[0]["index"]).getrandbits(62))
             faces = self.augment(items)
         pixels = {n: faces[n] for n in ("pixel_values", "pixel_values_local") if n in faces}
-        return pixels | pad(items, self.pad_token_id)
+        decision = {
+            "decided_at": torch.tensor([item["decided_at"] for item in items]),
+            "votes": faces["votes"],
+            "words": self.words,
+        }
+        return pixels | pad(items, self.pad_token_id) | {"decision": decision}

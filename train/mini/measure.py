@@ -18,16 +18,18 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from feallm import Predictor
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis
+from feallm.predictor import Reading
 from train.agreement import disagreements, kind_of
 from train.fea import talk
 from train.fea.questions import HELD_OUT
-from train.feabench.sets import zipped
+from train.feabench.sets import Item, zipped
 from train.metrics import calibration_error, expression_figures, f1
 
 SETS = ("ferplus", "ckplus_validation", "expw")
@@ -40,7 +42,7 @@ def evaluate_set(
     face_set = zipped(name)(data)
     items = face_set.items
     if limit:
-        items = items[:: max(1, len(items) // limit)][:limit]
+        items = spread(items, limit)
     truth, said, confidence, units_truth, units_said = [], [], [], [], []
     stride, differ, faulty = max(1, len(items) // max(texts, 1)), Counter(), []
     for number, item in enumerate(items, 1):
@@ -84,49 +86,56 @@ def evaluate_set(
     return result
 
 
-def ask_paraphrases(predictor: Predictor, data: Path, name: str, count: int) -> dict:
-    """Put the held-out paraphrases to `count` faces of a set: which are answered in kind?"""
+def spread(items: list[Item], count: int) -> list[Item]:
+    """Return about `count` items, spread over all."""
+    return items[:: max(1, len(items) // count)][:count]
+
+
+def read_some(predictor: Predictor, data: Path, name: str, count: int) -> list[Reading]:
+    """Read `count` faces of a set, to talk about them."""
     face_set = zipped(name)(data)
-    right = {question: 0 for asked in HELD_OUT.values() for question in asked}
-    items = face_set.items[:: max(1, len(face_set.items) // count)][:count]
-    for item in items:
-        reading = predictor.analyse(face_set.face(item, predictor.face_size), texts=False)
-        for kind, questions in HELD_OUT.items():
-            for question in questions:
-                asked = [{"role": "user", "content": question}]
-                answer = "".join(predictor.stream(reading, asked)).strip()
-                right[question] += kind_of(answer) == kind
-    shares = {q: n / len(items) for q, n in right.items()}
-    return {
-        "faces": len(items),
-        "share": float(np.mean(list(shares.values()))),
-        "missed": {q: s for q, s in shares.items() if s < 1},
+    faces = (face_set.face(i, predictor.face_size) for i in spread(face_set.items, count))
+    return [predictor.analyse(face, texts=False) for face in faces]
+
+
+def ask(predictor: Predictor, reading: Reading, question: str, before: Sequence = ()) -> str:
+    """Return the answer to a question about a face, after what was said before."""
+    return "".join(predictor.stream(reading, [*before, {"role": "user", "content": question}]))
+
+
+def ask_paraphrases(predictor: Predictor, readings: list[Reading]) -> dict:
+    """Put the held-out paraphrases to some faces: which are answered in kind?"""
+    right = {
+        question: [kind_of(ask(predictor, r, question).strip()) == kind for r in readings]
+        for kind, questions in HELD_OUT.items()
+        for question in questions
     }
+    return shares(right, len(readings))
 
 
-def ask_out_of_scope(predictor: Predictor, data: Path, name: str, count: int) -> dict:
-    """Put questions outside the scope to `count` faces of a set: which are declined?
+def ask_out_of_scope(predictor: Predictor, readings: list[Reading]) -> dict:
+    """Put questions outside the scope to some faces: which are declined?
 
     Each is asked at once and as the second question of a talk.
     """
-    face_set = zipped(name)(data)
-    items = face_set.items[:: max(1, len(face_set.items) // count)][:count]
-    declined = {question: 0 for question in talk.HELD_OUT}
-    for item in items:
-        reading = predictor.analyse(face_set.face(item, predictor.face_size), texts=False)
-        first = {"role": "user", "content": HELD_OUT["summary"][0]}
-        answer = "".join(predictor.stream(reading, [first]))
-        begun = [first, {"role": "assistant", "content": answer}]
+    first = HELD_OUT["summary"][0]
+    declined = {question: [] for question in talk.HELD_OUT}
+    for reading in readings:
+        answer = {"role": "assistant", "content": ask(predictor, reading, first)}
+        begun = [{"role": "user", "content": first}, answer]
         for question in talk.HELD_OUT:
-            for before in ([], begun):
-                asked = [*before, {"role": "user", "content": question}]
-                declined[question] += talk.is_declined("".join(predictor.stream(reading, asked)))
-    shares = {q: n / (2 * len(items)) for q, n in declined.items()}
-    return {
-        "faces": len(items),
-        "share": float(np.mean(list(shares.values()))),
-        "missed": {q: s for q, s in shares.items() if s < 1},
-    }
+            declined[question] += [
+                talk.is_declined(ask(predictor, reading, question, before))
+                for before in ((), begun)
+            ]
+    return shares(declined, len(readings))
+
+
+def shares(right: dict[str, list[bool]], faces: int) -> dict:
+    """Return how many answers were right, and the questions where not all were."""
+    each = {question: float(np.mean(answers)) for question, answers in right.items()}
+    missed = {question: share for question, share in each.items() if share < 1}
+    return {"faces": faces, "share": float(np.mean(list(each.values()))), "missed": missed}
 
 
 def show(name: str, result: dict) -> None:
@@ -158,9 +167,9 @@ def measure(predictor: Predictor, args: argparse.Namespace) -> None:
         try:
             results[name] = evaluate_set(predictor, args.data, name, args.limit, args.texts)
             if args.asked and "paraphrases" not in results:
-                asked = (predictor, args.data, name, args.asked)
-                results["paraphrases"] = ask_paraphrases(*asked)
-                results["out_of_scope"] = ask_out_of_scope(*asked)
+                readings = read_some(predictor, args.data, name, args.asked)
+                results["paraphrases"] = ask_paraphrases(predictor, readings)
+                results["out_of_scope"] = ask_out_of_scope(predictor, readings)
         except FileNotFoundError as missing:
             print(f"Left out. {missing}", file=sys.stderr)
             continue

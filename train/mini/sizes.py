@@ -7,42 +7,25 @@ from feallm.configuration import FEALLMConfig
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 """Normalisation of the mini's pixels; the 7B keeps CLIP's."""
-STEM = {
-    "vision_config": CLIPVisionConfig(
-        image_size=96,
-        patch_size=16,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        projection_dim=256,
-    ),
-    "image_seq_length": 37,
-    "vision_stem_channels": (32, 64, 128, 256),
-    "vision_stem_depths": (1, 2, 2, 2),
-    "vision_stem_norm": "none",  # as lca_norm below
-    "mpp_shallow_layers": (0, 1, 2, 3),
-    "mpp_num_heads": 8,
-}
-"""Changes of `mini_config` (`--stem`) for a tower whose patches small convolutions make. Tried: far
-better alone, no better in the whole (README); the mini in assets/ has none."""
 
 
 def mini_config(vocab_size: int, **changes) -> FEALLMConfig:
     """Return the mini's configuration; `changes` are fields of `FEALLMConfig` (ablations).
 
-    The tower's last hidden state is its deep feature: unlike CLIP's, it was not trained for a
-    class token. Special tokens are 0 <unk>, 1 <s>, 2 </s>, 3 <image>, 4 <pad>.
+    Small convolutions make the tower's patches (`feallm.stem`): with one convolution each, as CLIP
+    has, it learns far less from so few faces. Its last hidden state is its deep feature: unlike
+    CLIP's, it was not trained for a class token. Special tokens are 0 <unk>, 1 <s>, 2 </s>, 3
+    <image>, 4 <pad>.
     """
     fields = {
         "vision_config": CLIPVisionConfig(
             image_size=96,
-            patch_size=12,
-            hidden_size=192,
-            intermediate_size=768,
-            num_hidden_layers=5,
-            num_attention_heads=6,
-            projection_dim=192,
+            patch_size=16,
+            hidden_size=256,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            projection_dim=256,
         ),
         "text_config": LlamaConfig(
             vocab_size=vocab_size,
@@ -59,18 +42,21 @@ def mini_config(vocab_size: int, **changes) -> FEALLMConfig:
             tie_word_embeddings=True,
         ),
         "image_token_index": 3,
-        "image_seq_length": 65,
+        "image_seq_length": 37,
         "vision_feature_layer": -1,
         "tie_word_embeddings": True,
+        "vision_stem_channels": (32, 96, 192, 256),
+        "vision_stem_depths": (1, 2, 3, 3),
+        "vision_stem_norm": "none",  # the vision stage trains batch norms and folds them
         "crop_size": 32,
         "lca_channels": (48, 96, 192, 320),
         "lca_depths": (2, 2, 2, 2),
         "lca_crop_embedding": True,
-        "lca_norm": "none",  # the vision stage trains batch norms and folds them
+        "lca_norm": "none",  # as vision_stem_norm
         "lca_dropout": 0.1,
         "lca_attention_scale": 4.0,
-        "mpp_shallow_layers": (1, 2, 3, 4),
-        "mpp_num_heads": 6,
+        "mpp_shallow_layers": (0, 1, 2, 3),
+        "mpp_num_heads": 8,
         "mpp_num_points": 4,
     }
     return FEALLMConfig(**(fields | changes))

@@ -4,9 +4,11 @@ Run as:
 
     python -m train.mini.vision --packs PACKS --part PART --start FILE --out RUN
 
-four times: lca (which has no start), lca-again from its task.pt, tower and mpp from the vision.pt
-before.
-Each run leaves its weights in `vision.pt`, the LCA's also in `task.pt` with norms and heads.
+five times: lca (which has no start), lca-again from its task.pt, tower and tower-again from
+lca-again's vision.pt, mpp from the vision.pt before.
+Each run leaves its weights in `vision.pt`, the LCA's also in `task.pt` with norms and heads. LCA
+and tower leave in `reads.npz` what their heads read on the faces they learnt from: `--teachers`
+gives later runs these readings beside the annotators' votes.
 CLIP and LLaVA give the 7B its sight; the mini starts from nothing, so this stage stands in for
 them. Heads on the local token, on the tower or on the MPP's features predict the annotators'
 votes, the action units, the 52 blendshapes and the face's points; the dense tasks are what lets a
@@ -20,6 +22,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -27,14 +30,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.data import WeightedRandomSampler
 from transformers import TrainingArguments
 
-from feallm.lca import ClueConv, ConvStage
-from feallm.modeling import FEALLMForConditionalGeneration
+from feallm.crops import cut_crops
+from feallm.device import trains_in_bf16
+from feallm.lca import ConvStage
+from feallm.modeling import FEALLMForConditionalGeneration, start_weights
 from train.checkpoints import AtomicTrainer, last_checkpoint
 from train.metrics import accuracy, mean_recall
 from train.mini.convolution import quicken
 from train.mini.faces import POINTS, Augment, Faces
 from train.mini.prepare import SETS
-from train.mini.sizes import MEAN, STD, STEM, mini_config
+from train.mini.sizes import MEAN, STD, mini_config
 
 NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 
@@ -58,12 +63,11 @@ class Recipe:
 RECIPES = {
     "lca": Recipe("lca", 2e-3, 20, 1.0),
     "lca-again": Recipe("lca", 1e-3, 15, 0.5),
-    "tower": Recipe("vision_tower", 1e-3, 4, 0.4),  # it drifts at a higher rate
-    "mpp": Recipe("mpp", 1.5e-3, 3, 0.4),
+    "tower": Recipe("vision_tower", 1.5e-3, 10, 0.6, 128),
+    "tower-again": Recipe("vision_tower", 1.5e-3, 20, 0.6, 128),  # from nothing, with teachers
+    "mpp": Recipe("mpp", 1.5e-3, 1.5, 0.4),
 }
 """The runs of this stage, in their order."""
-STEM_TOWER = Recipe("vision_tower", 1.5e-3, 10, 0.6, 128)
-"""The tower's with `--stem`."""
 
 
 class Heads(nn.Module):
@@ -122,11 +126,9 @@ class VisionTask(nn.Module):
 
         CLIP's own start, std 0.02, drowns in the patches' 0.4: with little data the tower then sees
         a bag of patches. After five epochs such a tower still named the commonest expression only.
-        The convolutions of the stem start as the LCA's do.
+        The convolutions of the stem start as the LCA's do: CLIP's own start had overruled theirs.
         """
-        for conv in self.model.vision_tower.modules():
-            if isinstance(conv, ClueConv):
-                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        self.model.vision_tower.apply(start_weights)
         positions = self.model.vision_tower.embeddings.position_embedding.weight
         side, width = math.isqrt(len(positions) - 1), positions.shape[1]
         frequency = 100.0 ** -(torch.arange(width // 4) / (width // 4))
@@ -185,13 +187,34 @@ class VisionTask(nn.Module):
         return {"loss": loss, "expression": expression.argmax(-1), "truth": votes.argmax(-1)}
 
 
+@torch.inference_mode()
+def read(task: VisionTask, faces: Faces, augment: Augment, batch: int = 256) -> np.ndarray:
+    """Return the expression's probabilities (n, 7) of each face and its mirror image, averaged."""
+    task.eval()
+    readings = []
+    for first in range(0, len(faces), batch):
+        items = [faces[i] for i in range(first, min(first + batch, len(faces)))]
+        inputs = augment(items)
+        face, crops = inputs["pixel_values"], inputs["pixel_values_local"]
+        mirrored = face.flip(-1)
+        mirrored_crops = cut_crops(mirrored, augment.crop_groups, augment.crop_size)
+        with torch.autocast(face.device.type, torch.bfloat16, enabled=trains_in_bf16(task)):
+            views = (face, crops), (mirrored, mirrored_crops)
+            both = torch.stack([task.predict(*view)[0] for view in views])
+        readings.append(both.float().softmax(-1).mean(0))
+    return torch.cat(readings).numpy()
+
+
 class VisionTrainer(AtomicTrainer):
     """`Trainer` that lifts rare expressions a little when it draws faces."""
 
     def _get_train_sampler(self, dataset=None):
         weights = self.train_dataset.sampling_weights(power=0.35)
         generator = torch.Generator().manual_seed(self.args.seed)
-        return WeightedRandomSampler(weights, len(weights), generator=generator)
+        # whole batches only: one of a single face has no spread to standardise by
+        size = self.args.train_batch_size
+        count = max(len(weights) // size, 1) * size
+        return WeightedRandomSampler(weights, count, generator=generator)
 
 
 def kept_aside(packs: Path) -> dict[str, Faces]:
@@ -219,10 +242,12 @@ def main() -> None:
     )
     parser.add_argument("--channels", type=int, nargs="+", help="of the LCA (to compare only)")
     parser.add_argument("--depths", type=int, nargs="+", help="of the LCA (to compare only)")
-    parser.add_argument("--stem", action="store_true", help="another tower (to compare only)")
     parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="of the LCA")
     parser.add_argument("--part", choices=tuple(RECIPES), required=True)
     parser.add_argument("--start", type=Path, help="what the run before left (see above)")
+    parser.add_argument(
+        "--teachers", type=Path, nargs="*", default=[], help="reads.npz of runs to learn from too"
+    )
     parser.add_argument("--epochs", type=float, help="default: the recipe's")
     parser.add_argument("--batch", type=int, help="default: the recipe's")
     parser.add_argument("--learning-rate", type=float, help="default: the recipe's")
@@ -230,7 +255,7 @@ def main() -> None:
     parser.add_argument("--save-steps", type=int, default=300, help="steps between checkpoints")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop early, to try things out")
     args = parser.parse_args()
-    recipe = STEM_TOWER if args.stem and args.part == "tower" else RECIPES[args.part]
+    recipe = RECIPES[args.part]
     torch.manual_seed(args.seed)
     if args.part != "lca" and not args.start:
         parser.error(f"--part {args.part} needs --start: the LCA learns first.")
@@ -241,15 +266,14 @@ def main() -> None:
     }
     sizes = {"lca_channels": args.channels, "lca_depths": args.depths}
     sizes = {name: size for name, size in sizes.items() if size}
-    changes = (STEM if args.stem else {}) | norms | sizes
-    config = mini_config(vocab_size=512, **changes)  # the language model is dropped below
+    config = mini_config(vocab_size=512, **norms, **sizes)  # the language model is dropped below
     task = VisionTask(FEALLMForConditionalGeneration(config), recipe.module)
     quicken(task)
     # on a CPU the gradient of transformers' sdpa takes six times longer for 37 patches
     task.model.vision_tower.set_attn_implementation("eager")
     if args.start:
         start = torch.load(args.start, weights_only=True)
-        if args.part == "tower":  # only the LCA has learnt anything yet
+        if recipe.module == "vision_tower":  # only the LCA has learnt anything yet
             task.start_tower()
             learnt = {k: v for k, v in start.items() if k.startswith("lca.")}
             start = task.model.state_dict() | learnt
@@ -274,6 +298,7 @@ def main() -> None:
         def __call__(self, items):
             return augment["train" if task.training else "valid"](items)
 
+    learnt_from = Faces(args.packs, "train", tuple(args.sets), teachers=args.teachers)
     trainer = VisionTrainer(
         model=task,
         args=TrainingArguments(
@@ -288,7 +313,7 @@ def main() -> None:
             warmup_steps=100,
             lr_scheduler_type="cosine",
             max_grad_norm=1.0,
-            bf16=True,
+            bf16=trains_in_bf16(task),
             use_cpu=not torch.cuda.is_available(),
             eval_strategy="steps",
             eval_steps=600,
@@ -301,15 +326,17 @@ def main() -> None:
             include_num_input_tokens_seen="no",
             seed=args.seed,
             dataloader_num_workers=0,
-            dataloader_drop_last=True,  # a batch of one face has no spread to standardise by
         ),
         data_collator=Collate(),
-        train_dataset=Faces(args.packs, "train", tuple(args.sets)),
+        train_dataset=learnt_from,
         eval_dataset=kept_aside(args.packs),
         compute_metrics=metrics,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(args.out))
     print(trainer.evaluate())
+    if recipe.module in ("lca", "vision_tower"):  # each sees what the other does not
+        readings = read(task, learnt_from, augment["valid"])
+        learnt_from.save_readings(args.out / "reads.npz", readings)
     if recipe.module == "lca":
         torch.save(task.state_dict(), args.out / "task.pt")
         task.standardise_token()
