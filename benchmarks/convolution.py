@@ -15,15 +15,16 @@ import time
 
 import torch
 
+from feallm.device import trains_in_bf16
 from feallm.lca import LocalClueAggregator
 from train.mini.convolution import quicken
 from train.mini.sizes import mini_config
 
 
 def step_seconds(lca: LocalClueAggregator, crops: torch.Tensor) -> float:
-    """Return the seconds of one forward and backward pass under bf16 autocast."""
+    """Return the seconds of one forward and backward pass as the stages train."""
     start = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=trains_in_bf16(lca)):
         token = lca(crops)[1]
     token.float().sum().backward()
     return time.perf_counter() - start

@@ -12,7 +12,8 @@ transformers' own with generate() as it comes. A prefill goes from the pixels to
 scores, with 577 image tokens (LLaVA: 576) and a question. The first question and its follow-ups
 are timed without the vision tower: a face is encoded once, before it is talked about. On one
 thread of a CPU the seconds are the processor's, so that other work on the machine does not count.
-What cannot be measured here is left empty. The last line is one JSON object.
+The weights are in bf16, in fp32 on a CPU that only emulates bf16. What cannot be measured here is
+left empty. The last line is one JSON object.
 """
 
 import argparse
@@ -30,8 +31,9 @@ from transformers import LlavaForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
 from transformers.initialization import no_init_weights
 
-from benchmarks.training import config
+from benchmarks.training import config, name_of_dtype
 from feallm import FEALLMForConditionalGeneration
+from feallm.device import best_dtype
 from feallm.generation import Reader, stream
 from feallm.loading import load_model
 
@@ -74,7 +76,7 @@ def build(
     layers: int, device: str
 ) -> tuple[FEALLMForConditionalGeneration, LlavaForConditionalGeneration]:
     """Return a FEALLM and a LLaVA around the same modules."""
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(best_dtype(torch.device(device)))
     with torch.device(device), no_init_weights():
         feallm = FEALLMForConditionalGeneration(config(layers)).eval()
     torch.set_default_dtype(torch.float32)
@@ -95,7 +97,7 @@ def pictures(count: int, device: torch.device) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = {"pixel_values": (3, 336, 336), "pixel_values_local": (16, 3, 112, 112)}
     return {
-        name: torch.randn(count, *shape, generator=generator).to(device, torch.bfloat16)
+        name: torch.randn(count, *shape, generator=generator).to(device, best_dtype(device))
         for name, shape in shapes.items()
     }
 
@@ -228,6 +230,7 @@ def measure(layers: int, tokens: int, repeats: int, device: str) -> dict:
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads(),
+        "dtype": name_of_dtype(device),
         "seconds": "of the processor"
         if device == "cpu" and torch.get_num_threads() == 1
         else "of the wall",
@@ -320,7 +323,7 @@ def main() -> None:
     with torch.inference_mode():
         result = measure(layers, tokens, repeats, args.device)
     where = f"{result['device']}, {result['threads']} threads, seconds {result['seconds']}"
-    print(f"{where}, {layers} of 32 layers, bf16\n")
+    print(f"{where}, {layers} of 32 layers, {result['dtype']}\n")
     print(table(result))
     if args.plot:
         plot(result, args.plot)

@@ -10,8 +10,8 @@ picture and a conversation. LLaVA is transformers' own with peft's LoRA and its 
 as LLaVA trains it; FEALLM is what `train.train` trains in stage 2. Their steps alternate in one
 process, and the ratio of speeds is the median over the turns, which a busy machine disturbs least.
 Memory is the peak of a process that holds one of them alone, above what Python and its libraries
-take. The wanted ratios are at least 0.93 of LLaVA's speed and at most 1.05 of its memory. The last
-line is one JSON object.
+take. Frozen weights are in bf16, in fp32 on a CPU that only emulates bf16. The wanted ratios are at
+least 0.93 of LLaVA's speed and at most 1.05 of its memory. The last line is one JSON object.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration
 from feallm.conversation import IGNORE_INDEX
+from feallm.device import best_dtype, trains_in_bf16
 from train.mini.convolution import quicken
 from train.parts import TRAINED_WHOLE, Lora, choose_trainable
 from train.report import peak_memory
@@ -53,10 +54,15 @@ def config(layers: int) -> FEALLMConfig:
     return full
 
 
+def name_of_dtype(device: str) -> str:
+    """Return the precision both models have here."""
+    return str(best_dtype(torch.device(device))).removeprefix("torch.")
+
+
 def build(kind: str, layers: int, device: str) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     """Return a model as its fine-tuning wants it, and its optimizer."""
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(best_dtype(torch.device(device)))
     lora = Lora(learning_rate=2e-4)
     with torch.device(device):
         if kind == "feallm":
@@ -112,7 +118,7 @@ def step(kind: str, model, optimizer, batch: dict[str, torch.Tensor]) -> float:
     device = batch["input_ids"].device.type
     begun = time.perf_counter()
     inputs = dict(batch)
-    with torch.autocast(device, torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16, enabled=trains_in_bf16(model)):
         if kind == "feallm":
             labels = inputs.pop("labels")[:, 1:]
             logits, learned = model(**inputs).logits[:, :-1], labels != IGNORE_INDEX
@@ -214,6 +220,7 @@ def main() -> None:
     result = {
         "device": torch.cuda.get_device_name() if args.device == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
+        "dtype": name_of_dtype(args.device),
         "layers": args.layers,
         "rows": args.rows,
         "steps": args.steps,
