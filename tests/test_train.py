@@ -1,5 +1,6 @@
 """Training: what the data says, what the texts say, and every stage run for real, briefly."""
 
+import importlib
 import json
 import random
 import subprocess
@@ -586,7 +587,7 @@ def test_every_stage_file_is_readable(path):
     assert isinstance(read_config(path), TrainConfig)
 
 
-def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
+def test_all_stages_run_and_the_result_opens(tmp_path, portrait, monkeypatch):
     """Vision, assembly, alignment and instruction on random faces, as the README has them."""
     packs = made_packs(tmp_path)
     stage = tmp_path / "stage.yaml"
@@ -596,11 +597,9 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait):
         "faces: {decision_weight: 0.5}\n"
     )
 
-    def run(*command: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", *map(str, command)], capture_output=True, text=True, cwd=ROOT
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    def run(module: str, *options) -> None:
+        monkeypatch.setattr(sys, "argv", [module, *map(str, options)])
+        importlib.import_module(module).main()
 
     start, final, options = tmp_path / "start", tmp_path / "stage", []
     for part in RECIPES:
