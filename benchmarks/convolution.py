@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from feallm.device import trains_in_bf16
+from feallm.device import training_precision
 from feallm.lca import LocalClueAggregator
 from train.mini.convolution import quicken
 from train.mini.sizes import mini_config
@@ -24,7 +24,7 @@ from train.mini.sizes import mini_config
 def step_seconds(lca: LocalClueAggregator, crops: torch.Tensor) -> float:
     """Return the seconds of one forward and backward pass as the stages train."""
     start = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=trains_in_bf16(lca)):
+    with training_precision(lca):
         token = lca(crops)[1]
     token.float().sum().backward()
     return time.perf_counter() - start

@@ -28,7 +28,7 @@ from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration
 from feallm.conversation import IGNORE_INDEX
-from feallm.device import best_dtype, trains_in_bf16
+from feallm.device import best_dtype, training_precision
 from train.mini.convolution import quicken
 from train.parts import TRAINED_WHOLE, Lora, choose_trainable
 from train.report import peak_memory
@@ -118,7 +118,7 @@ def step(kind: str, model, optimizer, batch: dict[str, torch.Tensor]) -> float:
     device = batch["input_ids"].device.type
     begun = time.perf_counter()
     inputs = dict(batch)
-    with torch.autocast(device, torch.bfloat16, enabled=trains_in_bf16(model)):
+    with training_precision(model):
         if kind == "feallm":
             labels = inputs.pop("labels")[:, 1:]
             logits, learned = model(**inputs).logits[:, :-1], labels != IGNORE_INDEX

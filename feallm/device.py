@@ -48,13 +48,22 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 
 
-def trains_in_bf16(model: torch.nn.Module) -> bool:
+def trains_in_bf16(model: torch.nn.Module, device: torch.device | None = None) -> bool:
     """Return whether a model trains under bf16 autocast: all do but on CPUs that emulate bf16.
 
     Those take three hundred times longer in it than in fp32 (AVX2). Weights in bf16, which rest
     beside trained ones in fp32, leave no choice.
+
+    Args:
+        device: where it will train (default: `best_device`).
     """
-    device = best_device()
+    device = device or best_device()
     if device.type == "cuda" or best_dtype(device) is torch.bfloat16:
         return True
     return any(p.dtype is torch.bfloat16 for p in model.parameters())
+
+
+def training_precision(model: torch.nn.Module) -> torch.autocast:
+    """Return the context in which a model computes where it lies as it does when it trains."""
+    device = next(model.parameters()).device
+    return torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bf16(model, device))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from feallm.device import best_device, best_dtype, trains_in_bf16
+from feallm.device import best_device, best_dtype, training_precision, trains_in_bf16
 
 
 def test_of_several_processes_each_has_its_gpu(monkeypatch):
@@ -29,4 +29,6 @@ def test_a_cpu_that_only_emulates_bf16_computes_in_fp32(monkeypatch, computes, d
     assert best_dtype(torch.device("cpu")) == getattr(torch, dtype)
     model = torch.nn.Linear(2, 2)
     assert trains_in_bf16(model) == computes
+    with training_precision(model):
+        assert torch.is_autocast_enabled("cpu") == computes
     assert trains_in_bf16(model.bfloat16())  # beside such weights fp32 would not fit

@@ -18,6 +18,11 @@ def draws(seed: int, epoch: int, index: int) -> random.Random:
     return random.Random(f"{seed} {epoch} {index}")
 
 
+def spread(rows: int, count: int) -> range:
+    """Return about `count` of so many rows, evenly over all; never fewer where there are enough."""
+    return range(0, rows, max(1, rows // count))
+
+
 class Order(Sampler[int]):
     """The rows of each epoch: weighted with replacement, or shuffled and grouped by length.
 

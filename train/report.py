@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState, DistributedType
 from transformers import TrainerCallback
 
 from feallm.conversation import IGNORE_INDEX
-from feallm.device import trains_in_bf16
+from feallm.device import training_precision
 
 SAMPLES, NEW_TOKENS = 2, 80
 """Rows whose questions are answered as a sample, and the length of an answer."""
@@ -89,7 +89,7 @@ def answer(model, tokenizer, item: dict) -> tuple[str, str]:
         wanted.append(label)
     pixels = {n: v[None].to(model.device) for n, v in item.items() if n.startswith("pixel")}
     prompt = torch.tensor([ids[:first]], device=model.device)
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=trains_in_bf16(model)):
+    with training_precision(model):
         out = model.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),

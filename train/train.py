@@ -47,7 +47,7 @@ from train.data import DataError
 from train.mini.convolution import quicken
 from train.mini.faces import Faces
 from train.mini.instruct import decision_loss
-from train.order import Order
+from train.order import Order, spread
 from train.parts import StageError, choose_trainable
 from train.plan import Plan, plan
 from train.report import Meter, Samples
@@ -219,7 +219,7 @@ def dry_run(
 ) -> Plan:
     """Return what the stage would need; some rows are encoded for their length."""
     processes = count_processes()
-    lengths = [dataset.token_count(i) for i in range(0, len(dataset), max(1, len(dataset) // 50))]
+    lengths = [dataset.token_count(i) for i in spread(len(dataset), 50)]
     return plan(
         model_config,
         config.learning_rates,

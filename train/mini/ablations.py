@@ -23,8 +23,9 @@ from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from train.metrics import accuracy, f1, mean_recall
 from train.mini.assemble import assemble
 from train.mini.faces import Faces
-from train.mini.thresholds import choose, labelled, spread
+from train.mini.thresholds import choose, labelled
 from train.mini.tokenizer import train_tokenizer
+from train.order import spread
 from train.result import save
 from train.sources import packed_faces
 from train.stage import FaceOptions, TrainConfig
@@ -59,7 +60,7 @@ def stage(variant: Variant, steps: int, seed: int) -> TrainConfig:
 
 def read(predictor: Predictor, faces: Faces, count: int) -> dict[str, np.ndarray]:
     """Return what the model writes of about `count` faces, and the truth."""
-    rows = spread(faces, count)
+    rows = spread(len(faces), count)
     said, units = [], []
     for i in rows:
         reading = predictor.analyse(faces.picture(i), texts=False)

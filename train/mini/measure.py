@@ -31,6 +31,7 @@ from train.fea import talk
 from train.fea.questions import HELD_OUT
 from train.feabench.sets import Item, zipped
 from train.metrics import calibration_error, expression_figures, f1
+from train.order import spread
 
 SETS = ("ferplus", "ckplus_validation", "expw")
 
@@ -42,7 +43,7 @@ def evaluate_set(
     face_set = zipped(name)(data)
     items = face_set.items
     if limit:
-        items = spread(items, limit)
+        items = some(items, limit)
     truth, said, confidence, units_truth, units_said = [], [], [], [], []
     stride, differ, faulty = max(1, len(items) // max(texts, 1)), Counter(), []
     for number, item in enumerate(items, 1):
@@ -86,15 +87,15 @@ def evaluate_set(
     return result
 
 
-def spread(items: list[Item], count: int) -> list[Item]:
-    """Return about `count` items, spread over all."""
-    return items[:: max(1, len(items) // count)][:count]
+def some(items: list[Item], count: int) -> list[Item]:
+    """Return `count` items, spread over all, or all where there are fewer."""
+    return [items[i] for i in spread(len(items), count)[:count]]
 
 
 def read_some(predictor: Predictor, data: Path, name: str, count: int) -> list[Reading]:
     """Read `count` faces of a set, to talk about them."""
     face_set = zipped(name)(data)
-    faces = (face_set.face(i, predictor.face_size) for i in spread(face_set.items, count))
+    faces = (face_set.face(i, predictor.face_size) for i in some(face_set.items, count))
     return [predictor.analyse(face, texts=False) for face in faces]
 
 

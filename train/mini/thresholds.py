@@ -28,6 +28,7 @@ from feallm import Predictor
 from feallm.facs import AUS
 from train.metrics import f1
 from train.mini.faces import Faces
+from train.order import spread
 
 Sample = tuple[np.ndarray, np.ndarray]
 """Of n faces: the model's probabilities and whether each unit is active, (n, 12) each."""
@@ -45,14 +46,9 @@ def choose(*samples: Sample) -> list[float]:
     return best
 
 
-def spread(faces: Faces, count: int) -> range:
-    """Return the rows of about `count` faces, evenly over all."""
-    return range(0, len(faces), max(1, len(faces) // count))
-
-
 def labelled(predictor: Predictor, faces: Faces, count: int) -> Sample:
     """Return a sample of about `count` faces against the labeller."""
-    rows = [i for i in spread(faces, count) if faces[i]["found"]]
+    rows = [i for i in spread(len(faces), count) if faces[i]["found"]]
     active = np.array([faces[i]["aus"] > 0.5 for i in rows])
     return chances_of(predictor, faces, rows, active), active
 
@@ -74,7 +70,7 @@ def chances_of(predictor: Predictor, faces: Faces, rows, active: np.ndarray) -> 
 def sureness(predictor: Predictor, faces: Faces, count: int) -> float:
     """Return the `expression_sharpness` that fits about `count` faces; set at 1 to read them."""
     predictor.model.config.expression_sharpness = 1.0
-    rows = spread(faces, count)
+    rows = spread(len(faces), count)
     read = [predictor.analyse(faces.picture(i), texts=False) for i in rows]
     shares = np.array([list(r.expression_probabilities.values()) for r in read])
     return sharpness(shares, faces.majority()[list(rows)])

@@ -31,7 +31,7 @@ from torch.utils.data import WeightedRandomSampler
 from transformers import TrainingArguments
 
 from feallm.crops import cut_crops
-from feallm.device import trains_in_bf16
+from feallm.device import training_precision, trains_in_bf16
 from feallm.lca import ConvStage
 from feallm.modeling import FEALLMForConditionalGeneration, start_weights
 from train.checkpoints import AtomicTrainer, last_checkpoint
@@ -191,17 +191,17 @@ class VisionTask(nn.Module):
 def read(task: VisionTask, faces: Faces, augment: Augment, batch: int = 256) -> np.ndarray:
     """Return the expression's probabilities (n, 7) of each face and its mirror image, averaged."""
     task.eval()
-    readings = []
+    device, readings = next(task.parameters()).device, []
     for first in range(0, len(faces), batch):
         items = [faces[i] for i in range(first, min(first + batch, len(faces)))]
         inputs = augment(items)
-        face, crops = inputs["pixel_values"], inputs["pixel_values_local"]
+        face, crops = (inputs[n].to(device) for n in ("pixel_values", "pixel_values_local"))
         mirrored = face.flip(-1)
         mirrored_crops = cut_crops(mirrored, augment.crop_groups, augment.crop_size)
-        with torch.autocast(face.device.type, torch.bfloat16, enabled=trains_in_bf16(task)):
+        with training_precision(task):
             views = (face, crops), (mirrored, mirrored_crops)
             both = torch.stack([task.predict(*view)[0] for view in views])
-        readings.append(both.float().softmax(-1).mean(0))
+        readings.append(both.float().softmax(-1).mean(0).cpu())
     return torch.cat(readings).numpy()
 
 
