@@ -10,6 +10,7 @@ Letters: B faces, C crops, D_c width of a clue, D_t width of the language model.
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 class ClueConv(nn.Conv2d):
@@ -61,7 +62,7 @@ def conv_stages(channels: list[int], depths: list[int], norm: str) -> nn.Sequent
     return nn.Sequential(*(ConvStage(*size, norm) for size in sizes))
 
 
-class LocalClueAggregator(nn.Module):
+class LocalClueAggregator(GradientCheckpointingLayer):
     """Aggregate the local crops of a face into clues and one token.
 
     Args:

@@ -10,6 +10,7 @@ Letters: B faces, N patches, C crops, D_c width of a clue, D_v width of the visi
 
 import torch
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from feallm.deformable import DeformableAttention, Shape
 
@@ -27,7 +28,7 @@ def pixel_centres(side: int) -> torch.Tensor:
     return torch.stack([x.flatten(), y.flatten()], -1)
 
 
-class MultiPerspectiveProjector(nn.Module):
+class MultiPerspectiveProjector(GradientCheckpointingLayer):
     """Fuse the deep features of a face with its shallow features and its local clues.
 
     Args:

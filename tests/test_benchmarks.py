@@ -84,17 +84,20 @@ def test_the_inference_benchmark_ends_in_one_json_line():
 def test_the_training_benchmarks_table_says_what_was_measured():
     """The ratio is that of the turns: one turn on a busy machine does not decide it."""
     seconds = {"llava": [1.0, 10.0, 1.0], "feallm": [2.0, 12.5, 1.25]}
-    result = training.ratios(seconds, {"llava": 100, "feallm": 100}, {"llava": 4.0, "feallm": 4.1})
+    measured, counted = {"llava": 4.0, "feallm": 4.1}, {"llava": 20.0, "feallm": 20.5}
+    result = training.ratios(seconds, {"llava": 100, "feallm": 100}, measured, counted)
     assert result == {
         "tokens_per_second": {"llava": 100.0, "feallm": 50.0},
         "peak_memory_gib": {"llava": 4.0, "feallm": 4.1},
         "speed_ratio": 0.8,
         "memory_ratio": 1.025,
+        "counted_7b_gib": counted,
+        "counted_7b_ratio": 1.025,
     }
     assert training.table(result).splitlines()[2:] == [
-        "| LLaVA-1.5 with LoRA | 100.0 | 4.00 GiB |",
-        "| FEALLM, stage 2 | 50.0 | 4.10 GiB |",
-        "| FEALLM / LLaVA | 0.800 | 1.025 |",
+        "| LLaVA-1.5 with LoRA | 100.0 | 4.00 GiB | 20.00 GiB |",
+        "| FEALLM, stage 2 | 50.0 | 4.10 GiB | 20.50 GiB |",
+        "| FEALLM / LLaVA | 0.800 | 1.025 | 1.025 |",
     ]
 
 

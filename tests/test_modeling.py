@@ -197,3 +197,23 @@ def test_attention_of_the_lca_is_returned():
     inputs = tiny_inputs(model.config, batch=2)
     out = model.get_image_features(inputs["pixel_values"], inputs["pixel_values_local"])
     assert out.attentions.shape == (2, 16, 16)
+
+
+def test_eyes_read_again_have_the_gradients_of_eyes_kept():
+    """With dropout: what is read again must be dropped again."""
+    model = tiny_model(lca_dropout=0.5).train()
+    for scale in (model.model.mpp.scale_local, model.model.mpp.scale_self):
+        torch.nn.init.ones_(scale)
+    inputs = tiny_inputs(model.config)
+    gradients = []
+    for _ in range(2):
+        model.zero_grad()
+        torch.manual_seed(0)
+        model(**inputs).logits.square().mean().backward()
+        eyes = (model.model.lca, model.model.mpp)
+        gradients.append({p: p.grad.clone() for part in eyes for p in part.parameters()})
+        model.activation_checkpointing_enable()
+    assert model.model.lca.gradient_checkpointing and model.model.mpp.gradient_checkpointing
+    assert gradients[0][model.model.lca.stages[0].reduce.weight].abs().max() > 0
+    for parameter, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][parameter], gradient)
