@@ -18,7 +18,8 @@ from pathlib import Path
 from feallm.facs import EXPRESSIONS
 from feallm.predictor import MINI
 from train.fea import talk
-from train.fea.questions import HELD_OUT
+from train.fea.questions import HELD_OUT, STRANGERS
+from train.mini.measure import ASKED
 
 README = Path(__file__).parent.parent / "README.md"
 CARD = MINI / "README.md"
@@ -90,21 +91,19 @@ def timing(benchmark: dict) -> str:
     )
 
 
-def asked(paraphrases: dict) -> str:
-    """One sentence on the held-out questions."""
+def asked(results: dict) -> str:
+    """What became of the held-out questions, ours and a stranger's."""
+    ours, theirs = results["paraphrases"], results["strangers_paraphrases"]
+    no, neither = results["out_of_scope"], results["strangers_out_of_scope"]
     count = sum(map(len, HELD_OUT.values()))
+    others = sum(map(len, STRANGERS.values()))
     return (
-        f"The {count} held-out paraphrases, put to {paraphrases['faces']} faces, were answered in "
-        f"kind {paraphrases['share']:.1%} of the time."
-    )
-
-
-def declined(out_of_scope: dict) -> str:
-    """One sentence on questions outside the scope."""
-    return (
-        f"Of {len(talk.HELD_OUT)} held-out questions on identity, age, health, truthfulness, inner "
-        f"feelings and other things {out_of_scope['share']:.0%} were declined, at once or as the "
-        "second of a talk; the others got an answer about the face's expression."
+        f"Of {count} held-out paraphrases, put to {ours['faces']} faces, {ours['share']:.1%} were "
+        f"answered in kind, of {others} by somebody who had seen none of our questions "
+        f"{theirs['share']:.1%}. Of {len(talk.HELD_OUT)} held-out questions on identity, age, "
+        f"health, truthfulness, inner feelings and other things {no['share']:.0%} were declined, "
+        f"at once or as the second of a talk, of the stranger's {len(talk.STRANGERS)} "
+        f"{neither['share']:.0%}."
     )
 
 
@@ -131,11 +130,10 @@ def main() -> None:
     results, benchmark, strangers = (
         last_json(path) for path in (args.evaluation, args.benchmark, args.thresholds)
     )
-    lacking = {*SETS, "paraphrases", "out_of_scope"} - results.keys()
+    lacking = {*SETS, *ASKED} - results.keys()
     if lacking or any("agreement" not in results[name] for name in SETS):
         raise SystemExit(f"{args.evaluation} is no full evaluation: run it on all sets with texts.")
-    sentences = [asked(results["paraphrases"]), declined(results["out_of_scope"])]
-    short = [overview(results, strangers), " ".join([*sentences, timing(benchmark)])]
+    short = [overview(results, strangers), f"{asked(results)} {timing(benchmark)}"]
     command = "`python -m train.evaluate --data DATA`, read back from the generated text:"
     details = [per_class(results), per_unit(results["ckplus_validation"], strangers)]
     details += [confusion(SETS[n], results[n]) for n in SETS]

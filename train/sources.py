@@ -28,6 +28,7 @@ def packed_faces(
         config.seed,
         options.kinds,
         options.told_share,
+        options.told_turns,
     )
     order = Order(dataset, config.seed, weights=faces.sampling_weights(options.rare_power))
     return dataset, Collate(augment, processor.tokenizer, config.seed), order

@@ -24,6 +24,8 @@ class FaceOptions:
     """Of `train.mini.instruct.decision_loss`, beside the loss of the texts."""
     told_share: float = 0.0
     """Share of conversations whose facts are told instead of seen, so that texts keep to them."""
+    told_turns: int = 3
+    """Questions that may follow on what is told, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,16 @@
 
 The quoted two are "Please describe the expression in this face." and "Please describe the action
 units in this face."; all others are ours. A pattern offers choices in brackets, "[a|b]", which may
-be nested; `{face}` takes one of `FACES`,
-`{person}` one of `PERSONS`. The held-out paraphrases are never trained on;
-`train.evaluate` asks them to see whether the model understands a question or only recognises it.
+be nested; `{face}` takes one of `FACES`, `{person}` one of `PERSONS`. Benchmarks ask the patterns
+of this file. People ask in many more ways: those of `wordings/`, a pattern a line, and what they
+write before and after a question. The held-out questions are never trained on; `train.evaluate`
+asks them to see whether the model understands a question or only recognises it.
 """
 
 import random
 import re
+from functools import cache
+from pathlib import Path
 
 from feallm.prompts import (
     ACTION_UNITS_QUESTION,
@@ -149,11 +152,65 @@ HELD_OUT = {
     ),
 }
 
+STRANGERS = {
+    "summary": (
+        "How would you caption this face in terms of emotion?",
+        "Emotion recognition result for this image?",
+        "Classify the affect shown.",
+        "Describe the expression in this photo.",
+        "Which prototypical emotion does this portrait depict?",
+        "Pick the best-fitting word out of neutral, anger, disgust, fear, happiness, sadness and surprise.",
+        "If you had to sum up this face in one sentence, what would you say?",
+        "I'm cataloguing stimuli for a study and need to know which emotion category this picture belongs in.",
+        "What feeling would most people see in this face?",
+        "What do you make of the look on their face?",
+    ),
+    "movement": (
+        "Walk me through every movement visible on the face.",
+        "Report the muscular configuration, item by item.",
+        "Make me a bullet list of muscle movements",
+        "I need an anatomical description of what this person's face is doing.",
+        "which muscles are contracted",
+        "Name the muscles at work beneath the skin in this shot.",
+        "If I wanted to imitate this face in the mirror, what would I have to move?",
+        "How are the brows, eyes, nose and mouth positioned?",
+        "Would you please go over the observable facial actions one by one?",
+        "Show me the action unit breakdown.",
+    ),
+    "reasoning": (
+        "Take me through the logic from action units to emotion.",
+        "So some muscles moved, but why should that count as this emotion?",
+        "Which movements were decisive for the verdict, and what do they tell us?",
+        "Why is this expression classified as that emotion?",
+        "Is there a typical AU pattern for this emotion, and how does this face match it?",
+        "On what grounds do you call it that?",
+        "How did you arrive at that label?",
+        "Could you link each movement to the expression it helps create?",
+        "Show your work: from movements to emotion.",
+        "I'd be grateful for an account of how the expression comes out of the individual muscle actions.",
+    ),
+}
+"""Held out too: written by somebody who had seen none of our patterns."""
 
+
+WORDINGS = Path(__file__).parent / "wordings"
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
-_HELD_OUT = {q.lower().strip(" ?.!") for asked in HELD_OUT.values() for q in asked}
+_HELD_OUT = {
+    q.lower().strip(" ?.!")
+    for held in (HELD_OUT, STRANGERS)
+    for asked in held.values()
+    for q in asked
+}
 CANONICAL_SHARE = 0.2
 """Share of questions asked in the very words in which an analysis asks them."""
+LED_IN, CLOSED = 0.15, 0.08
+"""Shares of questions with other words before, and after, them."""
+
+
+@cache
+def wordings(name: str) -> tuple[str, ...]:
+    """Return the patterns of wordings/NAME.txt."""
+    return tuple((WORDINGS / f"{name}.txt").read_text("utf-8").splitlines())
 
 
 def expand(pattern: str, rng: random.Random) -> str:
@@ -187,6 +244,17 @@ def disturbed(question: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
+def in_a_message(question: str, rng: random.Random) -> str:
+    """Return a question, now and then with words around it that change nothing of what it asks."""
+    if rng.random() < LED_IN:
+        lead = expand(rng.choice(wordings("before")), rng)
+        goes_on = lead[-1] not in ".!?" and question[1:2].islower()
+        question = f"{lead} {question[0].lower() + question[1:] if goes_on else question}"
+    if rng.random() < CLOSED:
+        question = f"{question} {expand(rng.choice(wordings('after')), rng)}"
+    return question
+
+
 def plain_question(kind: str, rng: random.Random) -> str:
     """Return a question of one of the three kinds as it should be written, its wording drawn."""
     pattern = rng.choice(TEMPLATES[kind]).replace("{face}", rng.choice(FACES))
@@ -198,6 +266,10 @@ def ask(kind: str, rng: random.Random) -> str:
     if rng.random() < CANONICAL_SHARE:
         return TEMPLATES[kind][0]
     while True:
-        question = disturbed(plain_question(kind, rng), rng)
+        if rng.random() < 0.5:
+            question = plain_question(kind, rng)
+        else:
+            question = expand(rng.choice(wordings(kind)), rng)
+        question = disturbed(question, rng)
         if question.lower().strip(" ?.!") not in _HELD_OUT:
-            return as_typed(question, rng)
+            return as_typed(in_a_message(question, rng), rng)

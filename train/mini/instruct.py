@@ -89,7 +89,7 @@ def random_conversation(rng: random.Random) -> list[Message]:
     return converse(draw_plan(True, rng), (expression, aus), rng)
 
 
-def told_conversation(rng: random.Random, kinds: str = KINDS) -> list[Message]:
+def told_conversation(rng: random.Random, kinds: str = KINDS, most_turns: int = 3) -> list[Message]:
     """A conversation in which the face is told, not seen: any expression with any action units.
 
     Its two short answers are given, whatever the picture shows; only what follows from them is
@@ -99,7 +99,7 @@ def told_conversation(rng: random.Random, kinds: str = KINDS) -> list[Message]:
     likely, rate = PROTOTYPES[expression], rng.random() * 0.4
     aus = tuple(k for k in AUS if rng.random() < (rng.random() if k in likely else rate))
     turns = [t for t in "ssmrrt" if t in kinds] or ["s"]
-    plan = "ea" + "".join(rng.choice(turns) for _ in range(rng.randint(1, 3)))
+    plan = "ea" + "".join(rng.choice(turns) for _ in range(rng.randint(1, most_turns)))
     messages = converse(plan, (expression, aus), rng)
     return [m | {"given": True} if i in (1, 3) else m for i, m in enumerate(messages)]
 
@@ -141,7 +141,8 @@ class Conversations(Dataset):
     An item adds `input_ids` and `labels` lists, and `decided_at`: which of these ids is the short
     answer that names the expression, or `NOWHERE`.
 
-    `told_share` of them is about a face that is told (`told_conversation`).
+    `told_share` of them is about a face that is told (`told_conversation`), with up to
+    `told_turns` questions on it.
     """
 
     def __init__(
@@ -152,9 +153,11 @@ class Conversations(Dataset):
         seed: int,
         kinds: str = KINDS,
         told_share: float = 0.0,
+        told_turns: int = 3,
     ):
         self.faces, self.tokenizer, self.num_image_tokens = faces, tokenizer, num_image_tokens
-        self.seed, self.kinds, self.told_share = seed, kinds, told_share
+        self.seed, self.kinds = seed, kinds
+        self.told_share, self.told_turns = told_share, told_turns
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -167,7 +170,7 @@ class Conversations(Dataset):
     def __getitem__(self, i: int) -> dict:
         item, rng = self.faces[i], draws(self.seed, self.epoch, i)
         if rng.random() < self.told_share:
-            return item | self._encoded(told_conversation(rng, self.kinds))
+            return item | self._encoded(told_conversation(rng, self.kinds, self.told_turns))
         while not item["found"] and not set(self.kinds) & set("et"):
             item = self.faces[rng.randrange(len(self.faces))]
         facts = draw_facts(item["votes"], item["aus"], item["found"], rng)

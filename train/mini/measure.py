@@ -9,9 +9,9 @@ FER+ (valid split, majority of the seven) and CK+ are pictures of one face alrea
 detection and alignment, as a visitor's photo does, and through its box where no face is found.
 
 On about `--texts` faces of each set the three texts are written too and compared with what was
-decided (`train.agreement`), and on `--asked` faces of the first set the 30 held-out paraphrases are
-put to the model: is each answered by the part of an FEA answer it asks for? So are held-out
-questions on what it must not or cannot tell (`train.fea.talk`): is each declined?
+decided (`train.agreement`), and on `--asked` faces of the first set the held-out paraphrases, ours
+and a stranger's, are put to the model: is each answered by the part of an FEA answer it asks for?
+So are held-out questions on what it must not or cannot tell (`train.fea.talk`): is each declined?
 """
 
 import argparse
@@ -28,7 +28,7 @@ from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from feallm.predictor import Reading
 from train.agreement import disagreements, kind_of
 from train.fea import talk
-from train.fea.questions import HELD_OUT
+from train.fea.questions import HELD_OUT, STRANGERS
 from train.feabench.sets import Item, zipped
 from train.metrics import calibration_error, expression_figures, f1
 from train.order import spread
@@ -104,27 +104,31 @@ def ask(predictor: Predictor, reading: Reading, question: str, before: Sequence 
     return "".join(predictor.stream(reading, [*before, {"role": "user", "content": question}]))
 
 
-def ask_paraphrases(predictor: Predictor, readings: list[Reading]) -> dict:
-    """Put the held-out paraphrases to some faces: which are answered in kind?"""
+def ask_paraphrases(
+    predictor: Predictor, readings: list[Reading], held_out: dict[str, tuple[str, ...]]
+) -> dict:
+    """Put paraphrases of the three kinds to some faces: which are answered in kind?"""
     right = {
         question: [kind_of(ask(predictor, r, question).strip()) == kind for r in readings]
-        for kind, questions in HELD_OUT.items()
+        for kind, questions in held_out.items()
         for question in questions
     }
     return shares(right, len(readings))
 
 
-def ask_out_of_scope(predictor: Predictor, readings: list[Reading]) -> dict:
+def ask_out_of_scope(
+    predictor: Predictor, readings: list[Reading], held_out: tuple[str, ...]
+) -> dict:
     """Put questions outside the scope to some faces: which are declined?
 
     Each is asked at once and as the second question of a talk.
     """
     first = HELD_OUT["summary"][0]
-    declined = {question: [] for question in talk.HELD_OUT}
+    declined = {question: [] for question in held_out}
     for reading in readings:
         answer = {"role": "assistant", "content": ask(predictor, reading, first)}
         begun = [{"role": "user", "content": first}, answer]
-        for question in talk.HELD_OUT:
+        for question in held_out:
             declined[question] += [
                 talk.is_declined(ask(predictor, reading, question, before))
                 for before in ((), begun)
@@ -137,6 +141,18 @@ def shares(right: dict[str, list[bool]], faces: int) -> dict:
     each = {question: float(np.mean(answers)) for question, answers in right.items()}
     missed = {question: share for question, share in each.items() if share < 1}
     return {"faces": faces, "share": float(np.mean(list(each.values()))), "missed": missed}
+
+
+ASKED = {
+    "paraphrases": (ask_paraphrases, HELD_OUT, "our held-out paraphrases answered in kind"),
+    "strangers_paraphrases": (ask_paraphrases, STRANGERS, "a stranger's answered in kind"),
+    "out_of_scope": (
+        *(ask_out_of_scope, talk.HELD_OUT),
+        "our held-out questions outside the scope declined",
+    ),
+    "strangers_out_of_scope": (ask_out_of_scope, talk.STRANGERS, "a stranger's declined"),
+}
+"""Name in the result -> how it is asked, what, and what the share is of."""
 
 
 def show(name: str, result: dict) -> None:
@@ -169,20 +185,16 @@ def measure(predictor: Predictor, args: argparse.Namespace) -> None:
             results[name] = evaluate_set(predictor, args.data, name, args.limit, args.texts)
             if args.asked and "paraphrases" not in results:
                 readings = read_some(predictor, args.data, name, args.asked)
-                results["paraphrases"] = ask_paraphrases(predictor, readings)
-                results["out_of_scope"] = ask_out_of_scope(predictor, readings)
+                for asked, (put, held_out, _) in ASKED.items():
+                    results[asked] = put(predictor, readings, held_out)
         except FileNotFoundError as missing:
             print(f"Left out. {missing}", file=sys.stderr)
             continue
         show(name, results[name])
-    for name, words in (
-        ("paraphrases", "held-out paraphrases: {} answered in kind"),
-        ("out_of_scope", "held-out questions outside the scope: {} declined"),
-    ):
+    for name, (*_, words) in ASKED.items():
         if name in results:
             asked = results[name]
-            share = words.format(f"{asked['share']:.1%}")
-            print(f"\n{share} on {asked['faces']} faces")
+            print(f"\n{asked['share']:.1%} of {words} on {asked['faces']} faces")
             for question, right in asked["missed"].items():
                 print(f"  {right:.0%} {question}")
     print("\n" + json.dumps({"model": predictor.name, **results}))
