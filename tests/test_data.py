@@ -244,7 +244,9 @@ def test_an_order_follows_from_seed_and_epoch_alone():
 
     rows = Rows(range(40))
     lengths = [k % 7 for k in rows]
-    for options in ({}, {"lengths": lengths, "batch_size": 4}, {"weights": [1.0] * 39 + [0.0]}):
+    weights = {"weights": [1.0] * 39 + [0.0]}
+    drawn_and_grouped = weights | {"lengths": lengths.__getitem__, "batch_size": 4}
+    for options in ({}, {"lengths": lengths, "batch_size": 4}, weights, drawn_and_grouped):
         order = Order(rows, 3, **options)
         first = list(order)
         order.set_epoch(1)
@@ -266,3 +268,5 @@ def test_an_order_follows_from_seed_and_epoch_alone():
         return sum(max(drawn[k : k + 4]) - min(drawn[k : k + 4]) for k in range(0, 40, 4))
 
     assert spread(Order(rows, 3, lengths=lengths, batch_size=4)) < 0.7 * spread(Order(rows, 3))
+    drawn, grouped = Order(rows, 3, **weights), Order(rows, 3, **drawn_and_grouped)
+    assert sorted(grouped) == sorted(drawn) and spread(grouped) < 0.7 * spread(drawn)

@@ -6,7 +6,7 @@ have seen, and several processes see one order.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -23,15 +23,20 @@ def spread(rows: int, count: int) -> range:
     return range(0, rows, max(1, rows // count))
 
 
+POOL = 50
+"""Steps whose drawn rows are shared out by their length."""
+
+
 class Order(Sampler[int]):
-    """The rows of each epoch: weighted with replacement, or shuffled and grouped by length.
+    """The rows of each epoch: weighted with replacement, or shuffled; grouped by length.
 
     Args:
         dataset: knows the epoch's number (`epoch`).
         seed: with the epoch's number it gives the order.
         weights: (n,) how likely each row is drawn; rows are then drawn with replacement.
         lengths: (n,) of the rows: those of one batch are then of similar length, the longest batch
-            first, so that memory fails at once or not at all.
+            first, so that memory fails at once or not at all. Beside weights a function of a row,
+            asked as rows are drawn: conversations are written anew in every epoch.
         batch_size: rows of an optimizer step over all processes.
     """
 
@@ -40,7 +45,7 @@ class Order(Sampler[int]):
         dataset: Dataset,
         seed: int,
         weights: Sequence[float] | None = None,
-        lengths: Sequence[int] | None = None,
+        lengths: Sequence[int] | Callable[[int], int] | None = None,
         batch_size: int = 1,
     ):
         self.dataset, self.seed = dataset, seed
@@ -59,10 +64,21 @@ class Order(Sampler[int]):
         if self.weights is not None:
             weights = torch.as_tensor(self.weights, dtype=torch.double)
             drawn = torch.multinomial(weights, len(self), replacement=True, generator=generator)
-            yield from drawn.tolist()
+            yield from self._grouped(drawn.tolist(), generator) if self.lengths else drawn.tolist()
         elif self.lengths is not None:
             yield from get_length_grouped_indices(
                 self.lengths, self.batch_size, generator=generator
             )
         else:
             yield from torch.randperm(len(self), generator=generator).tolist()
+
+    def _grouped(self, rows: list[int], generator: torch.Generator) -> Iterator[int]:
+        """Rearrange rows, a pool of steps at a time, so that those of a step are of like length."""
+        size = self.batch_size
+        for first in range(0, len(rows), POOL * size):
+            pool = rows[first : first + POOL * size]
+            steps, short = divmod(len(pool), size)  # the epoch's last step may be a short one
+            ordered = sorted(pool[: steps * size], key=self.lengths)
+            for k in torch.randperm(steps, generator=generator).tolist():
+                yield from ordered[k * size : (k + 1) * size]
+            yield from pool[len(pool) - short :]

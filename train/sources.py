@@ -30,7 +30,13 @@ def packed_faces(
         options.told_share,
         options.told_turns,
     )
-    order = Order(dataset, config.seed, weights=faces.sampling_weights(options.rare_power))
+    order = Order(
+        dataset,
+        config.seed,
+        weights=faces.sampling_weights(options.rare_power),
+        lengths=dataset.token_count,
+        batch_size=config.batch_size,
+    )
     return dataset, Collate(augment, processor.tokenizer, config.seed), order
 
 
