@@ -4,6 +4,7 @@ Run as:
 
     python -m benchmarks.inference            true 7B sizes: a GPU, or 16 GiB of free memory
     python -m benchmarks.inference --quick    the language model cut to two layers, one thread
+    python -m benchmarks.inference --one-layer --no-growth    true depth in less memory and time
     python -m benchmarks.inference --plot growth.png
 
 Both models share the same random weights, since speed does not depend on their values, and
@@ -12,8 +13,10 @@ transformers' own with generate() as it comes. A prefill goes from the pixels to
 scores, with 577 image tokens (LLaVA: 576) and a question. The first question and its follow-ups
 are timed without the vision tower: a face is encoded once, before it is talked about. On one
 thread of a CPU the seconds are the processor's, so that other work on the machine does not count.
-The weights are in bf16, in fp32 on a CPU that only emulates bf16. What cannot be measured here is
-left empty. The last line is one JSON object.
+The weights are in bf16, in fp32 on a CPU that only emulates bf16. With `--one-layer` all layers of
+the language model have the same weights: one of them fits in no cache (0.8 GB in fp32), so each is
+read from memory anew, as its own would be. What cannot be measured here is left empty. The last
+line is one JSON object.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
+from torch import nn
 from transformers import LlavaForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
 from transformers.initialization import no_init_weights
@@ -72,14 +76,24 @@ class Stamps(BaseStreamer):
         del self.times[0]  # the prompt
 
 
+def share_weights(layers: nn.ModuleList) -> None:
+    """Give all layers the weights of the first, in place; each keeps its own place in the cache."""
+    for layer in layers[1:]:
+        for name, parameter in layers[0].named_parameters():
+            module, _, leaf = name.rpartition(".")
+            setattr(layer.get_submodule(module), leaf, parameter)
+
+
 def build(
-    layers: int, device: str
+    layers: int, device: str, one_layer: bool = False
 ) -> tuple[FEALLMForConditionalGeneration, LlavaForConditionalGeneration]:
-    """Return a FEALLM and a LLaVA around the same modules."""
+    """Return a FEALLM and a LLaVA around the same modules; see the module on `one_layer`."""
     torch.set_default_dtype(best_dtype(torch.device(device)))
     with torch.device(device), no_init_weights():
         feallm = FEALLMForConditionalGeneration(config(layers)).eval()
     torch.set_default_dtype(torch.float32)
+    if one_layer:
+        share_weights(feallm.model.language_model.layers)
     noise = 0.02 * torch.randn(2**20, generator=torch.Generator().manual_seed(0))
     for parameter in feallm.parameters():  # the same noise again and again is as fast as any
         repeated = noise.repeat(-(-parameter.numel() // len(noise)))
@@ -177,11 +191,12 @@ def step(model, embeds: torch.Tensor, streams: int, tokens: int) -> float:
 
 
 def several(model, count: int) -> float:
-    """Return the seconds until several faces are encoded and have been asked the same, at once."""
-    faces = pictures(count, model.device)
+    """Return the seconds until several faces are encoded and asked, one by one as the page does."""
+    face = pictures(1, model.device)
 
     def ask() -> None:
-        Reader(model, encode(model, faces)).turn_to(prompt(577))
+        for _ in range(count):
+            Reader(model, encode(model, face)).turn_to(prompt(577))
 
     return seconds(model.device, ask)
 
@@ -199,9 +214,16 @@ def nf4_peak(model: FEALLMForConditionalGeneration, tokens: int) -> float:
     return torch.cuda.max_memory_allocated() / 1e9
 
 
-def measure(layers: int, tokens: int, repeats: int, device: str) -> dict:
+def measure(
+    layers: int,
+    tokens: int,
+    repeats: int,
+    device: str,
+    one_layer: bool = False,
+    growth: bool = True,
+) -> dict:
     """Return every figure; see the module."""
-    feallm, llava = build(layers, device)
+    feallm, llava = build(layers, device, one_layer)
     face = pictures(1, feallm.device)
     kinds = {
         "llava": lambda: llava_answers(llava, prompt(576), face, tokens),
@@ -216,13 +238,14 @@ def measure(layers: int, tokens: int, repeats: int, device: str) -> dict:
                 first[kind].append(took[0])
                 later[kind].append(took[1])
     embeds = encode(feallm, face)
-    talks = [talk(feallm, embeds, max(TURNS)) for _ in range(repeats)]
+    talks = [talk(feallm, embeds, max(TURNS) if growth else 2) for _ in range(repeats)]
     by_turn = [statistics.median(t) for t in zip(*talks, strict=True)]
     by_streams = {
         n: statistics.median(step(feallm, embeds, n, tokens) for _ in range(repeats))
         for n in STREAMS
+        if growth
     }
-    by_faces = {n: several(feallm, n) for n in FACES}
+    by_faces = {n: several(feallm, n) for n in FACES if growth}
     prefill = {kind: statistics.median(v) for kind, v in first.items()}
     speed = {kind: 1 / statistics.median(v) for kind, v in later.items()}
     read = [feallm.lm_head, *feallm.model.language_model.layers]
@@ -235,6 +258,7 @@ def measure(layers: int, tokens: int, repeats: int, device: str) -> dict:
         if device == "cpu" and torch.get_num_threads() == 1
         else "of the wall",
         "layers": layers,
+        "one_layers_weights": one_layer,
         "prefill_s": prefill,
         "prefill_ratio": prefill["feallm"] / prefill["llava"],
         "tokens_per_second": speed,
@@ -245,7 +269,7 @@ def measure(layers: int, tokens: int, repeats: int, device: str) -> dict:
         "follow_up_ratio": by_turn[1] / by_turn[0],
         "nf4_peak_gb": nf4_peak(feallm, tokens) if device == "cuda" else None,
         "streams": by_streams,
-        "turns": {n: by_turn[n - 1] for n in TURNS},
+        "turns": {n: by_turn[n - 1] for n in TURNS if growth},
         "faces": by_faces,
     }
 
@@ -283,7 +307,7 @@ def table(result: dict) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     for key, what in GROWTH.items():
         grown = ", ".join(f"{n}: {figure(s)}" for n, s in result[key].items())
-        lines.append(f"\nSeconds by {key} ({what}): {grown}")
+        lines.append(f"\nSeconds by {key} ({what}): {grown or 'not measured'}")
     return "\n".join(lines)
 
 
@@ -311,8 +335,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="that are counted")
     parser.add_argument("--threads", type=int, help="CPU cores to use")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--one-layer", action="store_true", help="all layers have the first one's weights"
+    )
+    parser.add_argument("--no-growth", action="store_true", help="the four ratios alone")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw how it grows")
     args = parser.parse_args()
+    if args.plot and args.no_growth:
+        parser.error("--plot draws what --no-growth leaves out.")
     if args.threads or args.quick:
         torch.set_num_threads(args.threads or 1)
     usual = (2, 8, 3) if args.quick else (32, 64, 7)
@@ -321,9 +351,10 @@ def main() -> None:
         for given, default in zip((args.layers, args.tokens, args.repeats), usual, strict=True)
     )
     with torch.inference_mode():
-        result = measure(layers, tokens, repeats, args.device)
+        result = measure(layers, tokens, repeats, args.device, args.one_layer, not args.no_growth)
     where = f"{result['device']}, {result['threads']} threads, seconds {result['seconds']}"
-    print(f"{where}, {layers} of 32 layers, {result['dtype']}\n")
+    weights = ", all with one layer's weights" if args.one_layer else ""
+    print(f"{where}, {layers} of 32 layers{weights}, {result['dtype']}\n")
     print(table(result))
     if args.plot:
         plot(result, args.plot)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import tiny_config, tiny_model
 from PIL import Image
 
 from benchmarks import inference, training
@@ -79,6 +79,16 @@ def test_the_inference_benchmark_ends_in_one_json_line():
     assert result["layers"] == 1 and result["nf4_peak_gb"] is None
     assert 0 < result["follow_up_s"] < result["first_question_s"]
     assert set(result["faces"]) == {"1", "2", "4", "8", "12"}
+
+
+def test_layers_of_one_weight_keep_their_places_in_the_cache():
+    model = tiny_model()
+    layers = model.model.language_model.layers
+    inference.share_weights(layers)
+    assert len({id(p) for p in layers.parameters()}) == len(list(layers[0].parameters()))
+    reader = inference.Reader(model, torch.zeros(1, 0, 1))
+    reader.read([5, 6, 7])
+    assert [layer.keys.shape[2] for layer in reader.cache.layers] == [3] * len(layers)
 
 
 def test_the_training_benchmarks_table_says_what_was_measured():

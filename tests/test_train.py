@@ -150,15 +150,34 @@ def test_question_templates_are_many_and_the_held_out_are_not_among_them():
         asked = {questions.ask(kind, random.Random(seed)) for seed in range(3000)}
         assert len(asked) > 300 and not any(set(q) & set("[]|{}") for q in asked)
         plain = {q.lower().strip(" ?.!") for q in asked}
-        assert not plain & {q.lower().strip(" ?.!") for q in questions.HELD_OUT[kind]}
-    assert sum(map(len, questions.HELD_OUT.values())) == 30
+        for held_out in (questions.HELD_OUT, questions.STRANGERS):
+            assert not plain & {q.lower().strip(" ?.!") for q in held_out[kind]}
+            assert len(held_out[kind]) == 10
+
+
+@pytest.mark.parametrize("file", sorted(questions.WORDINGS.glob("*.txt")), ids=lambda f: f.stem)
+def test_wordings_open_into_plain_sentences(file):
+    rng, patterns = random.Random(0), questions.wordings(file.stem)
+    assert len(set(patterns)) == len(patterns) >= 6
+    for pattern in patterns:
+        made = questions.expand(pattern, rng)
+        assert made.isascii() and made.strip() == made and not set(made) & set("[]|{}"), pattern
+
+
+def test_words_around_a_question_leave_it_whole():
+    rng = random.Random(0)
+    question = "Which mood is this?"
+    messages = {questions.in_a_message(question, rng) for _ in range(300)}
+    assert len(messages) > 30 and all(question[1:] in m for m in messages)
+    assert any(m.startswith(question) for m in messages)
+    assert not any("AU 12?" not in questions.in_a_message("AU 12?", rng) for _ in range(200))
 
 
 def test_questions_outside_the_scope_are_held_out_and_their_answers_known():
     rng = random.Random(0)
     asked = dict(talk.scope("Happiness", (6, 12), rng) for _ in range(6000))
     assert not {q.lower().strip(" ?.!") for q in asked} & {
-        q.lower().strip(" ?.!") for q in talk.HELD_OUT
+        q.lower().strip(" ?.!") for q in (*talk.HELD_OUT, *talk.STRANGERS)
     }
     declined = {answer for answer in asked.values() if talk.is_declined(answer)}
     assert len(declined) == 6 < len(set(asked.values()))
