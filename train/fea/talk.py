@@ -516,9 +516,9 @@ _ADJECTIVES = {
 
 TOPICS = (
     glossary, presence, region, genuine_smile, evidence, counterfactual, why_not, certainty,
-    scope, scope, prototype, is_it, nonsense,
+    *(scope,) * 5, prototype, is_it, nonsense,
 )  # fmt: skip
-"""Scope twice: it holds the most answers."""
+"""Scope more often: it holds the most questions and answers."""
 
 
 def turn(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:

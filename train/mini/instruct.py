@@ -98,7 +98,7 @@ def told_conversation(rng: random.Random, kinds: str = KINDS, most_turns: int = 
     expression = rng.choice(EXPRESSIONS)
     likely, rate = PROTOTYPES[expression], rng.random() * 0.4
     aus = tuple(k for k in AUS if rng.random() < (rng.random() if k in likely else rate))
-    turns = [t for t in "ssmrrt" if t in kinds] or ["s"]
+    turns = [t for t in "smrttt" if t in kinds] or ["s"]
     plan = "ea" + "".join(rng.choice(turns) for _ in range(rng.randint(1, most_turns)))
     messages = converse(plan, (expression, aus), rng)
     return [m | {"given": True} if i in (1, 3) else m for i, m in enumerate(messages)]
