@@ -104,7 +104,9 @@ def main() -> None:
         parser.error(f"The page promises an hour: keep at most {KEEP_SECONDS // 60} minutes.")
     try:
         device = device_of(args.device)
-        predictor = Predictor(args.model, device, DTYPES[args.dtype], args.quantization, tell)
+        predictor = Predictor(
+            args.model, device, DTYPES[args.dtype], args.quantization, tell, lent=bool(spaces)
+        )
         lend_gpu(predictor)
         demo = build_demo(predictor, queue=args.queue, keep=60 * args.keep_minutes)
     except RuntimeError as problem:  # a ModelError, or what the device has to say

@@ -10,13 +10,14 @@ Run as:
 Both models share the same random weights, since speed does not depend on their values, and
 alternate in one process; every figure is a median after one round that is not counted. LLaVA is
 transformers' own with generate() as it comes. A prefill goes from the pixels to the first token's
-scores, with 577 image tokens (LLaVA: 576) and a question. The first question and its follow-ups
-are timed without the vision tower: a face is encoded once, before it is talked about. On one
-thread of a CPU the seconds are the processor's, so that other work on the machine does not count.
-The weights are in bf16, in fp32 on a CPU that only emulates bf16. With `--one-layer` all layers of
-the language model have the same weights: one of them fits in no cache (0.8 GB in fp32), so each is
-read from memory anew, as its own would be. What cannot be measured here is left empty. The last
-line is one JSON object.
+scores, with 577 image tokens (LLaVA: 576) and a question. On a GPU FEALLM's answer is written as
+the page writes it, by a chorus with CUDA graphs. The first question and its follow-ups are timed
+without the vision tower: a face is encoded once, before it is talked about. On one thread of a CPU
+the seconds are the processor's, so that other work on the machine does not count. The weights are
+in bf16, in fp32 on a CPU that only emulates bf16. With `--one-layer` all layers of the language
+model have the same weights: one of them fits in no cache (0.8 GB in fp32), so each is read from
+memory anew, as its own would be. What cannot be measured here is left empty. The last line is one
+JSON object.
 """
 
 import argparse
@@ -37,8 +38,10 @@ from transformers.initialization import no_init_weights
 
 from benchmarks.training import config, name_of_dtype
 from feallm import FEALLMForConditionalGeneration
+from feallm.chorus import Chorus
 from feallm.device import best_dtype
 from feallm.generation import Reader, stream
+from feallm.graphs import open_graphs
 from feallm.loading import load_model
 
 QUESTION, FOLLOW_UP, ANSWER = 60, 20, 60
@@ -145,12 +148,18 @@ def llava_answers(model, ids: list[int], faces: dict, tokens: int) -> tuple[floa
     return paces(begun, stamps.times)
 
 
-def feallm_answers(model, ids: list[int], faces: dict, tokens: int) -> tuple[float, float]:
-    """Return the seconds to the first token, and of each later one."""
+def feallm_answers(
+    model, ids: list[int], faces: dict, tokens: int, chorus: Chorus | None = None
+) -> tuple[float, float]:
+    """Return the seconds to the first token, and of each later one; a chorus is the page's way."""
     begun = now(model.device)
     reader = Reader(model, encode(model, faces))
     reader.turn_to(ids)
-    times = [now(model.device) for _ in stream(reader, -1, tokens)]
+    if chorus:
+        # it writes ahead: to wait for the device would be to wait for the token after this one
+        times = [time.perf_counter() for _ in chorus.stream(reader, -1, tokens)]
+    else:
+        times = [now(model.device) for _ in stream(reader, -1, tokens)]
     return paces(begun, times)
 
 
@@ -225,9 +234,10 @@ def measure(
     """Return every figure; see the module."""
     feallm, llava = build(layers, device, one_layer)
     face = pictures(1, feallm.device)
+    chorus = Chorus(feallm, open_graphs(feallm, print)) if device == "cuda" else None
     kinds = {
         "llava": lambda: llava_answers(llava, prompt(576), face, tokens),
-        "feallm": lambda: feallm_answers(feallm, prompt(577), face, tokens),
+        "feallm": lambda: feallm_answers(feallm, prompt(577), face, tokens, chorus),
     }
     first: dict[str, list[float]] = {kind: [] for kind in kinds}
     later: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -237,6 +247,7 @@ def measure(
             if turn:  # the first is not counted
                 first[kind].append(took[0])
                 later[kind].append(took[1])
+    with_graphs, chorus = bool(chorus and chorus.graphs), None  # NF4 does without their memory
     embeds = encode(feallm, face)
     talks = [talk(feallm, embeds, max(TURNS) if growth else 2) for _ in range(repeats)]
     by_turn = [statistics.median(t) for t in zip(*talks, strict=True)]
@@ -257,6 +268,7 @@ def measure(
         "seconds": "of the processor"
         if device == "cpu" and torch.get_num_threads() == 1
         else "of the wall",
+        "graphs": with_graphs,
         "layers": layers,
         "one_layers_weights": one_layer,
         "prefill_s": prefill,

@@ -1,8 +1,9 @@
 """Several visitors' answers written together: one pass of the model gives each its next token.
 
 A token costs reading all weights once, for one answer or for eight. Whoever asks joins at the next
-token and leaves at any; an answer alone is written as `generation.stream` writes it. The answers
-are the same either way (`tests/test_chorus.py`, in fp32; in bf16 a tie may round the other way).
+token and leaves at any; an answer alone is written as `generation.stream` writes it, on a GPU by
+`graphs`. The answers are the same in every way (`tests/test_chorus.py`, `tests/test_graphs.py`, in
+fp32; in bf16 a tie may round the other way).
 """
 
 import queue
@@ -14,7 +15,8 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from feallm.generation import Model, Reader, next_scores, pick
+from feallm.generation import Model, Reader, copied, next_scores, pick
+from feallm.graphs import Alone, Graphs
 
 
 @dataclass(eq=False)
@@ -31,6 +33,11 @@ class Voice:
     stopped: bool = False
     left: bool = False
     written: int = 0
+
+    @property
+    def longest(self) -> int:
+        """The ids that its reader may have read when the answer ends; one is chosen, not read."""
+        return len(self.reader.ids) + 1 + self.max_new_tokens - self.written
 
     def next_token(self) -> int | None:
         """Choose the next id; None where the answer ends."""
@@ -91,19 +98,18 @@ class Together:
     def part(self) -> None:
         """Give every reader its own cache back."""
         for row, (reader, pad) in enumerate(zip(self.readers, self.pads, strict=True)):
-            reader.cache = DynamicCache(config=self.model.config.text_config)
-            for number, layer in enumerate(self.cache.layers):
-                keys, values = (
-                    part[row : row + 1, :, pad:].clone() for part in (layer.keys, layer.values)
-                )
-                reader.cache.update(keys, values, number)
+            reader.cache = copied(self.cache, self.model, row, slice(pad, None))
 
 
 class Chorus:
-    """Writes the answers of one model; `stream` may be called from any thread."""
+    """Writes the answers of one model; `stream` may be called from any thread.
 
-    def __init__(self, model: Model):
-        self.model = model
+    Args:
+        graphs: read for an answer alone that is not too long for them.
+    """
+
+    def __init__(self, model: Model, graphs: Graphs | None = None):
+        self.model, self.graphs = model, graphs
         self._voices: list[Voice] = []
         self._lock = threading.Lock()
 
@@ -160,8 +166,18 @@ class Chorus:
                 for voice in voices:
                     voice.leave(error)
 
-    def _step(self, voices: list[Voice], together: Together | None) -> Together | None:
-        """Write one token of each voice; return the readers as they read together, if they do."""
+    def _gather(self, voices: list[Voice]) -> Together | Alone | None:
+        """Join the voices' readers; None where a single one is to read by itself."""
+        if len(voices) > 1:
+            return Together(self.model, [v.reader for v in voices])
+        if self.graphs and voices[0].longest <= self.graphs.length:
+            return Alone(self.graphs, voices[0].reader)
+        return None
+
+    def _step(
+        self, voices: list[Voice], together: Together | Alone | None
+    ) -> Together | Alone | None:
+        """Write one token of each voice; return the readers as they were gathered, if they were."""
         tokens = {v: v.next_token() for v in voices}
         going = {v: token for v, token in tokens.items() if token is not None}
         readers = [v.reader for v in going]
@@ -171,10 +187,10 @@ class Chorus:
         for voice in voices:
             if voice not in going:
                 voice.leave()
-        if len(readers) > 1 and not together:
-            together = Together(self.model, readers)
         for voice, token in going.items():
             voice.tokens.put(token)
+        if going and not together:
+            together = self._gather(list(going))
         if together:
             together.read(list(going.values()))
         elif readers:

@@ -7,7 +7,7 @@ that a face is encoded once however long the talk.
 from collections.abc import Iterator
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from feallm.modeling import FEALLMForConditionalGeneration
 
@@ -40,7 +40,7 @@ def common_length(lists: list[list[int]]) -> int:
     return length
 
 
-def next_scores(model: Model, cache: DynamicCache, embeds: torch.Tensor, **places) -> torch.Tensor:
+def next_scores(model: Model, cache: Cache, embeds: torch.Tensor, **places) -> torch.Tensor:
     """Read embeddings (B, T, D_t) into a cache; return the next token's scores (B, V) in fp32.
 
     `places` are the mask and the positions, where rows are padded.
@@ -49,6 +49,17 @@ def next_scores(model: Model, cache: DynamicCache, embeds: torch.Tensor, **place
         inputs_embeds=embeds, past_key_values=cache, use_cache=True, **places
     )
     return model.lm_head(out.last_hidden_state[:, -1]).float()
+
+
+def copied(cache: Cache, model: Model, row: int, places: slice) -> DynamicCache:
+    """Return a cache of its own with some tokens of one row of a cache."""
+    result = DynamicCache(config=model.config.text_config)
+    for number, layer in enumerate(cache.layers):
+        keys, values = (
+            part[row : row + 1, :, places].clone() for part in (layer.keys, layer.values)
+        )
+        result.update(keys, values, number)
+    return result
 
 
 class Reader:

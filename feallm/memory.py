@@ -7,6 +7,7 @@ import psutil
 import torch
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration
+from feallm.graphs import length_of
 from feallm.loading import ModelError
 
 BYTES = {"int8": 1.0, "nf4": 0.53}
@@ -85,6 +86,17 @@ def voices(config: FEALLMConfig, device: torch.device, dtype: torch.dtype, kept:
     """
     talk = longest_talk(config, dtype)
     return int(min(VOICES, max(1, (free(device) - kept - talk) // (2 * talk))))
+
+
+def spares_graphs(
+    config: FEALLMConfig, device: torch.device, dtype: torch.dtype, kept: int
+) -> bool:
+    """Tell whether a loaded model leaves room for its graphs' cache beside what `voices` counts.
+
+    They are a luxury: what `check` says is needed does without.
+    """
+    beside = kept + 3 * longest_talk(config, dtype)
+    return free(device) - beside >= token(config, dtype) * length_of(config)
 
 
 def check(

@@ -27,6 +27,7 @@ from feallm.crops import Crop, list_crops
 from feallm.device import best_device, best_dtype
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.generation import Reader, common_length, complete
+from feallm.graphs import Graphs, open_graphs, wanted
 from feallm.loading import AS_LLAVA, config_of, is_llava, load
 from feallm.talks import Talks
 
@@ -97,6 +98,7 @@ class Predictor:
         device, dtype: chosen by `best_device` and `best_dtype` when None.
         quantization: of the language model, one of `loading.QUANTIZATIONS`.
         say: told the memory needed before anything is loaded, and what else to know of the model.
+        lent: the device is had for a call at a time (ZeroGPU), and nothing can be left there.
 
     Raises:
         ModelError: nothing there, another kind of model, weights missing, or too little memory.
@@ -109,17 +111,17 @@ class Predictor:
         dtype: torch.dtype | None = None,
         quantization: str | None = None,
         say: Callable[[str], None] | None = None,
+        lent: bool = False,
     ):
         self.name = name_of(model)
         self.device = device or best_device()
         self.dtype = dtype or best_dtype(self.device)
         config = config_of(model, **AS_LLAVA)
         self.tuned = not is_llava(model)
-        sentence = memory.check(self.name, config, self.device, self.dtype, quantization)
-        if say:
-            say(sentence)
-            if not self.tuned:
-                say(f"{self.name} is {UNTUNED}: it answers as plain LLaVA.")
+        say = say or (lambda sentence: None)
+        say(memory.check(self.name, config, self.device, self.dtype, quantization))
+        if not self.tuned:
+            say(f"{self.name} is {UNTUNED}: it answers as plain LLaVA.")
         self.model, self.processor = load(
             model, self.dtype, quantization, device=self.device, **AS_LLAVA
         )
@@ -127,11 +129,22 @@ class Predictor:
             self.model.to(self.device)
         self.model.eval()
         self.tokenizer = self.processor.tokenizer
-        self._talks, self._chorus = Talks(self.model), Chorus(self.model)
+        self._talks = Talks(self.model)
+        self._chorus = Chorus(self.model, None if lent else self._graphs(say))
         self.voices = memory.voices(config, self.device, self.dtype, self._talks.kept_bytes)
         self._rows = memory.rows(config, self.dtype)
         # an event that was cancelled leaves its thread at work: the next waits for it
         self._alone = threading.Lock()
+
+    def _graphs(self, say: Callable[[str], None]) -> Graphs | None:
+        if not wanted(self.model):
+            return None
+        if not memory.spares_graphs(
+            self.model.config, self.device, self.dtype, self._talks.kept_bytes
+        ):
+            say("Answers are written without CUDA graphs: too little memory is left for them.")
+            return None
+        return open_graphs(self.model, say)
 
     @property
     def face_size(self) -> int:

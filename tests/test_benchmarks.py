@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config, tiny_model
+from conftest import tiny_config, tiny_inputs, tiny_model
 from PIL import Image
 
 from benchmarks import inference, training
+from feallm.chorus import Chorus
+from feallm.graphs import Graphs
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,6 +72,17 @@ def test_the_inference_table_leaves_empty_what_was_not_measured(tmp_path):
     assert "Seconds by turns (first token): 1: 0.5, 2: 0.75, 4: 1" in lines
     inference.plot(result, tmp_path / "growth.png")
     assert Image.open(tmp_path / "growth.png").size[0] > 1000
+
+
+@torch.inference_mode()
+def test_an_answer_is_timed_in_the_pages_way_too():
+    model = tiny_model()
+    inputs = tiny_inputs(model.config)
+    ids = inputs.pop("input_ids")[0].tolist()
+    chorus = Chorus(model, Graphs(model, capture=lambda passes, device: passes))
+    for way in (None, chorus):
+        first, later = inference.feallm_answers(model, ids, inputs, 5, way)
+        assert first > 0 and later > 0
 
 
 @pytest.mark.slow

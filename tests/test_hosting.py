@@ -77,8 +77,8 @@ def loaded(monkeypatch) -> dict:
     """What a model would have been loaded with."""
     seen = {}
 
-    def load(model, device, dtype, quantization, say):
-        seen.update(model=model, device=device, dtype=dtype, quantization=quantization)
+    def load(model, device, dtype, quantization, say, lent):
+        seen.update(model=model, device=device, dtype=dtype, quantization=quantization, lent=lent)
         return SimpleNamespace(name="seen", device=device, tuned=True, voices=1)
 
     monkeypatch.setattr(app, "Predictor", load)
@@ -96,6 +96,12 @@ def test_options_come_from_the_environment(monkeypatch, launched, loaded):
     demo, options = launched[0]
     assert options["server_name"] == "0.0.0.0" and options["server_port"] == 8123
     assert demo._queue.max_size == 7
+
+
+def test_on_a_lent_gpu_the_model_is_told_that_nothing_stays(monkeypatch, lender, launched, loaded):
+    monkeypatch.setattr(app, "lend_gpu", lambda predictor: None)
+    app.main()
+    assert loaded["lent"]
 
 
 @pytest.mark.parametrize("minutes", ["0", "-3", "60"])
@@ -120,7 +126,7 @@ def test_empty_variables_of_the_environment_are_none(monkeypatch, launched, load
         monkeypatch.setenv(f"FEALLM_{name}", "")
     app.main()
     loaded.pop("device")  # whichever is there
-    assert loaded == {"model": str(MINI), "dtype": None, "quantization": None}
+    assert loaded == {"model": str(MINI), "dtype": None, "quantization": None, "lent": False}
     assert launched[0][1]["server_port"] == 7860
 
 
