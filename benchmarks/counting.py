@@ -63,7 +63,8 @@ class Uncomputed(Counted):
             made = function(*tree_map(shape_of, args), **tree_map(shape_of, kwargs))
         except (RuntimeError, NotImplementedError):  # a shape that hangs on values: x[mask]
             return function(*args, **kwargs)
-        if not all(t.is_floating_point() for t in tensors_in(made)):
+        quantized = function.namespace == "bitsandbytes"  # whose bytes are weights
+        if not quantized and not all(t.is_floating_point() for t in tensors_in(made)):
             return function(*args, **kwargs)
         return tree_map(reserve, made)
 

@@ -60,6 +60,7 @@ def test_the_inference_table_leaves_empty_what_was_not_measured(tmp_path):
         "follow_up_s": 0.2,
         "follow_up_ratio": 0.2,
         "nf4_peak_gb": None,
+        "nf4": "measured",
         "streams": growth,
         "turns": growth,
         "faces": growth,
@@ -68,7 +69,7 @@ def test_the_inference_table_leaves_empty_what_was_not_measured(tmp_path):
     assert lines[2] == "| prefill | 2 s | 2.1 s | 1.05 | <= 1.05 |"
     assert lines[3].startswith("| decoding | 4 tokens/s | 5 tokens/s | 1.25 |")
     assert lines[4] == "| first question, follow-up |  | 1 s, 0.2 s | 0.2 | <= 0.35 |"
-    assert lines[5] == "| peak memory in NF4 |  |  |  | <= 6.5 |"
+    assert lines[5] == "| NF4's memory, measured |  |  |  | <= 6.5 |"
     assert "Seconds by turns (first token): 1: 0.5, 2: 0.75, 4: 1" in lines
     inference.plot(result, tmp_path / "growth.png")
     assert Image.open(tmp_path / "growth.png").size[0] > 1000
@@ -89,9 +90,17 @@ def test_an_answer_is_timed_in_the_pages_way_too():
 def test_the_inference_benchmark_ends_in_one_json_line():
     options = ("--layers", "1", "--tokens", "2", "--repeats", "1", "--threads", "1")
     result = run("benchmarks.inference", *options)
-    assert result["layers"] == 1 and result["nf4_peak_gb"] is None
+    assert result["layers"] == 1 and 4 < result["nf4_peak_gb"] < 6.5
     assert 0 < result["follow_up_s"] < result["first_question_s"]
     assert set(result["faces"]) == {"1", "2", "4", "8", "12"}
+
+
+def test_nf4s_memory_is_counted_from_what_is_loaded(monkeypatch):
+    """Four bits and a scale for the language model's matrices; all else, and the talk, in bf16."""
+    gib = {n: inference.count_nf4_peak(n) for n in (1, 2)}
+    layer = 4 * 4096**2 + 3 * 4096 * 11008
+    talk = 2 * 2 * 4096 * (577 + 1 + 60 + 1)
+    assert gib[2] - gib[1] == pytest.approx((layer * 0.5 + layer / 64 * 1.02 + talk) / 1e9, rel=0.1)
 
 
 def test_layers_of_one_weight_keep_their_places_in_the_cache():
