@@ -269,7 +269,6 @@ def measure(
     growth: bool = True,
 ) -> dict:
     """Return every figure; see the module."""
-    nf4 = None if device == "cuda" else count_nf4_peak(32)
     feallm, llava = build(layers, device, one_layer)
     face = pictures(1, feallm.device)
     chorus = Chorus(feallm, open_graphs(feallm, print)) if device == "cuda" else None
@@ -317,7 +316,7 @@ def measure(
         "first_question_s": by_turn[0],
         "follow_up_s": by_turn[1],
         "follow_up_ratio": by_turn[1] / by_turn[0],
-        "nf4_peak_gb": nf4_peak(feallm, tokens) if device == "cuda" else nf4,
+        "nf4_peak_gb": nf4_peak(feallm, tokens) if device == "cuda" else count_nf4_peak(32),
         "nf4": "measured" if device == "cuda" else "counted at 32 layers",
         "streams": by_streams,
         "turns": {n: by_turn[n - 1] for n in TURNS if growth},

@@ -19,6 +19,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, prompts
 from feallm.facs import AUS, EXPRESSIONS
+from feallm.generation import Reader, stream
 from feallm.predictor import Reading
 
 CHROMIUM = "/usr/bin/chromium"
@@ -101,6 +102,20 @@ def tiny_inputs(config: FEALLMConfig, batch: int = 1) -> dict[str, torch.Tensor]
     return inputs
 
 
+def reader_of(model, prompt: list[int]) -> Reader:
+    """A reader that has read ids and no face."""
+    reader = Reader(model, torch.zeros(1, 0, 1))
+    with torch.inference_mode():
+        reader.read(prompt)
+    return reader
+
+
+@torch.inference_mode()
+def alone(model, prompt: list[int], length: int) -> list[int]:
+    """What a model writes after ids, plainly and by itself."""
+    return list(stream(reader_of(model, prompt), -1, length))
+
+
 @pytest.fixture(scope="session")
 def portrait() -> Image.Image:
     """Matplotlib's public-domain portrait of Grace Hopper: one face."""
@@ -113,6 +128,14 @@ def predictor():
     from feallm import Predictor
 
     return Predictor()
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """feallm-mini in fp32, where two ways to the same number can be compared."""
+    from feallm import Predictor
+
+    return Predictor(device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture

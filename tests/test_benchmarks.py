@@ -95,12 +95,12 @@ def test_the_inference_benchmark_ends_in_one_json_line():
     assert set(result["faces"]) == {"1", "2", "4", "8", "12"}
 
 
-def test_nf4s_memory_is_counted_from_what_is_loaded(monkeypatch):
+def test_nf4s_memory_is_counted_from_what_is_loaded():
     """Four bits and a scale for the language model's matrices; all else, and the talk, in bf16."""
-    gib = {n: inference.count_nf4_peak(n) for n in (1, 2)}
+    gb = {n: inference.count_nf4_peak(n) for n in (1, 2)}
     layer = 4 * 4096**2 + 3 * 4096 * 11008
     talk = 2 * 2 * 4096 * (577 + 1 + 60 + 1)
-    assert gib[2] - gib[1] == pytest.approx((layer * 0.5 + layer / 64 * 1.02 + talk) / 1e9, rel=0.1)
+    assert gb[2] - gb[1] == pytest.approx((layer * 0.5 + layer / 64 * 1.02 + talk) / 1e9, rel=0.1)
 
 
 def test_layers_of_one_weight_keep_their_places_in_the_cache():

@@ -7,10 +7,9 @@ import weakref
 import pytest
 import torch
 from browsing import wait_until
-from conftest import tiny_model
+from conftest import alone, reader_of, tiny_model
 
 from feallm.chorus import Chorus, Together
-from feallm.generation import Reader, stream
 
 PROMPTS = ([1, 5, 6, 7], [1, 9], [1, 8, 8, 8, 8, 8, 8, 11], [1, 4, 4])
 
@@ -29,18 +28,6 @@ def sizes(model):
     )
     yield seen
     hook.remove()
-
-
-def reader_of(model, prompt: list[int]) -> Reader:
-    reader = Reader(model, torch.zeros(1, 0, 1))
-    with torch.inference_mode():
-        reader.read(prompt)
-    return reader
-
-
-@torch.inference_mode()
-def alone(model, prompt: list[int], length: int) -> list[int]:
-    return list(stream(reader_of(model, prompt), -1, length))
 
 
 def test_what_is_read_together_is_what_is_read_alone(model):

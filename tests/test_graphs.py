@@ -13,14 +13,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from browsing import wait_until
-from conftest import tiny_config, tiny_model
+from conftest import alone, reader_of, tiny_config, tiny_model
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import feallm.graphs
 from feallm import Predictor, memory
 from feallm.chorus import Chorus
 from feallm.faces import align_face, detect_faces
-from feallm.generation import Reader, stream
+from feallm.generation import Reader
 from feallm.graphs import Graphs, open_graphs, wanted
 
 PROMPT, OTHER = [1, 5, 6, 7], [1, 8, 8, 8, 8, 9]
@@ -60,18 +60,6 @@ class Passes:
         return [partial(counted, n) for n in range(len(passes))]
 
 
-def reader_of(model, prompt: list[int]) -> Reader:
-    reader = Reader(model, torch.zeros(1, 0, 1))
-    with torch.inference_mode():
-        reader.read(prompt)
-    return reader
-
-
-@torch.inference_mode()
-def plainly(model, prompt: list[int], length: int) -> list[int]:
-    return list(stream(reader_of(model, prompt), -1, length))
-
-
 def same_reader(reader: Reader, other: Reader) -> None:
     """They stand at the same place and read on alike."""
     assert reader.ids == other.ids and reader.nbytes == other.nbytes
@@ -87,20 +75,20 @@ def test_an_answer_is_the_plain_one_and_its_reader_reads_on(model, lengths):
     chorus = Chorus(model, Graphs(model, passes))
     readers = [reader_of(model, p) for p in (PROMPT, OTHER)]
     for reader, prompt in zip(readers, (PROMPT, OTHER), strict=True):
-        expected = plainly(model, prompt, 60)
+        expected = alone(model, prompt, 60)
         assert len(set(expected)) > 10
         assert list(chorus.stream(reader, -1, 60)) == expected
     # each slot that the prompt left is filled once
     assert passes.counts[:6] == [12 + 10, 16 + 16, 16 + 16, 16 + 16, 2, 0]
     for reader, prompt in zip(readers, (PROMPT, OTHER), strict=True):  # nothing of it is shared
-        same_reader(reader, reader_of(model, prompt + plainly(model, prompt, 60)))
+        same_reader(reader, reader_of(model, prompt + alone(model, prompt, 60)))
 
 
 def test_an_answer_may_fill_the_cache_to_its_last_slot_and_one_more_is_plain(model):
     passes = Passes()
     chorus = Chorus(model, Graphs(model, passes))
     room = model.config.text_config.max_position_embeddings - len(PROMPT)
-    expected = plainly(model, PROMPT, room)
+    expected = alone(model, PROMPT, room)
     assert list(chorus.stream(reader_of(model, PROMPT), -1, room)) == expected
     assert passes.counts == [room]
     longer = chorus.stream(reader_of(model, PROMPT), -1, room + 1)
@@ -121,7 +109,7 @@ def test_the_same_operations_again_write_an_answer(model, monkeypatch):
     graphs = open_graphs(model, said.append, traced)
     assert said == [] and graphs.lengths == [256, 512]
     answer = Chorus(model, graphs).stream(reader_of(model, PROMPT), -1, 300)
-    assert list(answer) == plainly(model, PROMPT, 300)
+    assert list(answer) == alone(model, PROMPT, 300)
 
 
 def test_stopped_in_the_middle_its_reader_is_whole(model, lengths):
@@ -145,8 +133,8 @@ def test_another_one_joins_and_leaves_in_the_middle(model, lengths):
     first = chorus.stream(readers[0], -1, 100)
     begun = [next(first) for _ in range(5)]
     second = list(chorus.stream(readers[1], -1, 40))
-    assert second == plainly(model, OTHER, 40)
-    assert begun + list(first) == plainly(model, PROMPT, 100)
+    assert second == alone(model, OTHER, 40)
+    assert begun + list(first) == alone(model, PROMPT, 100)
     assert sum(passes.counts) == 100 - 40  # these were read together
 
 
@@ -166,7 +154,7 @@ def test_a_failure_in_the_middle_is_forgotten(model):
     with pytest.raises(RuntimeError, match="no longer"):
         list(chorus.stream(reader, -1, 60, leaving=lambda: handed.append(reader)))
     assert handed == []
-    assert list(chorus.stream(reader_of(model, OTHER), -1, 9)) == plainly(model, OTHER, 9)
+    assert list(chorus.stream(reader_of(model, OTHER), -1, 9)) == alone(model, OTHER, 9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -235,27 +223,22 @@ def predictor_of(monkeypatch, **options) -> tuple[Predictor, Passes]:
 
 
 @pytest.fixture(scope="module")
-def plain():
-    return Predictor(device=torch.device("cpu"), dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def reading(plain, portrait):
-    face = align_face(portrait, detect_faces(portrait)[0], plain.face_size)
-    return plain.analyse(face, texts=False)
+def reading(exact, portrait):
+    face = align_face(portrait, detect_faces(portrait)[0], exact.face_size)
+    return exact.analyse(face, texts=False)
 
 
 def user(text: str) -> dict:
     return {"role": "user", "content": text}
 
 
-def test_the_minis_talk_is_the_plain_one(monkeypatch, plain, reading):
+def test_the_minis_talk_is_the_plain_one(monkeypatch, exact, reading):
     quick, passes = predictor_of(monkeypatch)
     talk: list[dict] = []
     for question in ("Why?", "What is AU12?", "Which action units are active?"):
         talk.append(user(question))
         before = sum(passes.counts)
-        text, expected = ("".join(p.stream(reading, talk)) for p in (quick, plain))
+        text, expected = ("".join(p.stream(reading, talk)) for p in (quick, exact))
         assert text == expected
         assert sum(passes.counts) - before >= 3
         talk.append({"role": "assistant", "content": text.strip()})
@@ -263,10 +246,10 @@ def test_the_minis_talk_is_the_plain_one(monkeypatch, plain, reading):
     next(stopped)
     stopped.close()
     talk.append(user("How sure are you?"))
-    assert "".join(quick.stream(reading, talk)) == "".join(plain.stream(reading, talk))
+    assert "".join(quick.stream(reading, talk)) == "".join(exact.stream(reading, talk))
     one, two = (
         "".join(p.stream(reading, [user("Describe this face.")], 0.7, seed=3))
-        for p in (quick, plain)
+        for p in (quick, exact)
     )
     assert one == two
 
@@ -280,8 +263,8 @@ def test_on_a_lent_device_and_with_little_memory_there_are_none(monkeypatch):
     assert narrow._chorus.graphs is None and "too little memory" in said[-1]
 
 
-def test_a_cpu_and_quantized_weights_have_none(plain):
-    assert plain._chorus.graphs is None
+def test_a_cpu_and_quantized_weights_have_none(exact):
+    assert exact._chorus.graphs is None
     cuda = torch.device("cuda")
     assert wanted(SimpleNamespace(device=cuda))
     assert not wanted(SimpleNamespace(device=cuda, hf_quantizer=object()))

@@ -17,12 +17,6 @@ from feallm.loading import ModelError
 
 
 @pytest.fixture(scope="module")
-def exact():
-    """The mini in fp32, where two ways to the same number can be compared."""
-    return Predictor(device=torch.device("cpu"), dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
 def reading(exact, portrait):
     return exact.analyse(align_face(portrait, detect_faces(portrait)[0], exact.face_size))
 

@@ -8,17 +8,10 @@ import pytest
 import torch
 from conftest import made_reading
 
-from feallm import Predictor
 from feallm.faces import align_face, detect_faces
 from feallm.talks import Talks
 
 QUESTIONS = ("Why?", "What is AU12?", "How sure are you?", "Which action units are active?")
-
-
-@pytest.fixture(scope="module")
-def exact():
-    """The mini in fp32: reading in one go or in parts gives the same."""
-    return Predictor(device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

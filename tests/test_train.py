@@ -152,7 +152,7 @@ def test_question_templates_are_many_and_the_held_out_are_not_among_them():
         plain = {q.lower().strip(" ?.!") for q in asked}
         for held_out in (questions.HELD_OUT, questions.STRANGERS):
             assert not plain & {q.lower().strip(" ?.!") for q in held_out[kind]}
-            assert len(held_out[kind]) == 10
+            assert len(held_out[kind]) >= 10
 
 
 @pytest.mark.parametrize("file", sorted(questions.WORDINGS.glob("*.txt")), ids=lambda f: f.stem)

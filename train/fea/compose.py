@@ -18,7 +18,7 @@ from pathlib import Path
 
 from feallm.facs import AUS, EXPRESSIONS
 from train.fea.journal import read_lines
-from train.fea.questions import TEMPLATES, ask
+from train.fea.questions import TEMPLATES, ask, wordings
 from train.order import draws
 
 KINDS = ("summary", "movement", "reasoning")
@@ -109,7 +109,7 @@ def datasheet(entries: list[dict], dropped: int, seed: int) -> str:
         writers=", ".join(f"{named.get(w, w)} ({n:,})" for w, n in writers.most_common()),
         dropped=dropped,
         seed=seed,
-        templates=", ".join(f"{len(TEMPLATES[k])} {k}" for k in KINDS),
+        templates=", ".join(f"{len(TEMPLATES[k]) + len(wordings(k))} {k}" for k in KINDS),
         split_heads=" | ".join(splits),
         rules="---|" * len(splits),
         expressions="\n".join(line(e, lambda x, e=e: x["expression"] == e) for e in EXPRESSIONS),

@@ -2,14 +2,16 @@
 
 The quoted two are "Please describe the expression in this face." and "Please describe the action
 units in this face."; all others are ours. A pattern offers choices in brackets, "[a|b]", which may
-be nested; `{face}` takes one of `FACES`, `{person}` one of `PERSONS`. Benchmarks ask the patterns
-of this file. People ask in many more ways: those of `wordings/`, a pattern a line, and what they
-write before and after a question. The held-out questions are never trained on; `train.evaluate`
-asks them to see whether the model understands a question or only recognises it.
+be nested; `{face}` takes one of `FACES`, `{person}` one of `PERSONS`, any other `{slot}` a line of
+`wordings/slots`. Benchmarks ask the patterns of this file. People ask in many more ways: those of
+`wordings/`, a pattern a line, and what they write before and after a question. The held-out
+questions are never trained on; `train.evaluate` asks them to see whether the model understands a
+question or only recognises it.
 """
 
 import random
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -164,6 +166,22 @@ STRANGERS = {
         "I'm cataloguing stimuli for a study and need to know which emotion category this picture belongs in.",
         "What feeling would most people see in this face?",
         "What do you make of the look on their face?",
+        "Hi there! I just uploaded a picture, could you tell me what expression the person is making?",
+        "expression please",
+        "Give me a one-line description of the look on this face.",
+        "So what are we looking at here, anger, fear, something else?",
+        "My sister says the face in this shot is showing disgust and I say it's surprise. Who's right?",
+        "Name the facial expression.",
+        "Would you kindly sum up how the face appears in this image?",
+        "ok read this face for me",
+        "Which of the basic emotions does this one match best?",
+        "I'm sorting pictures for a class project and need a label for this expression. What would you put?",
+        "In a sentence or two, what does the face convey?",
+        "how would you classify the expression in the photo I just sent",
+        "Happy, sad, scared, mad... pick one for this photo.",
+        "I took a screenshot from a film and I'd love to know what emotion the actor's face is displaying at this moment.",
+        "What's with that face? Describe it briefly.",
+        "Just the overall expression, no details needed, thanks.",
     ),
     "movement": (
         "Walk me through every movement visible on the face.",
@@ -176,6 +194,15 @@ STRANGERS = {
         "How are the brows, eyes, nose and mouth positioned?",
         "Would you please go over the observable facial actions one by one?",
         "Show me the action unit breakdown.",
+        "List the AUs you can see, please.",
+        "Can you walk me through the muscles being used on this face?",
+        "I'm learning to do FACS coding and would like to compare notes. Which units did you pick up in this image?",
+        "Tell me everything that's moving on the face, from forehead to chin.",
+        "For animating a character I need to know exactly which parts of the face are engaged here.",
+        "what facial muscles are working right now in the photo",
+        "Please give me the action unit numbers along with their names.",
+        "Break the face down into its individual muscle movements for me.",
+        "Hey, quick one: how many action units are switched on in my picture, and which are they?",
     ),
     "reasoning": (
         "Take me through the logic from action units to emotion.",
@@ -188,13 +215,31 @@ STRANGERS = {
         "Could you link each movement to the expression it helps create?",
         "Show your work: from movements to emotion.",
         "I'd be grateful for an account of how the expression comes out of the individual muscle actions.",
+        "How did you come to that conclusion?",
+        "And what about the face makes you say that?",
+        "Explain how those action units add up to the emotion you picked.",
+        "Hmm, I would have guessed something different. What tipped you towards this one?",
+        "Could you please talk me through the link between the muscle movements and the expression you named?",
+        "what gave it away",
+        "I get that the brows are involved, but how does that turn into the expression you mentioned?",
+        "Justify your answer using the facial movements.",
+        "Which of the movements mattered most for your decision, and why that one?",
+        "Interesting! So how do these little muscle changes combine to make the face look like that?",
+        "Walk me from the AUs to the label, step by step.",
+        "What's the evidence for that expression in the picture?",
+        "My teacher wants reasons and not only labels, so what are the reasons here?",
+        "how come that combination means this emotion and not another",
+        "Really? Convince me. Point to the bits of the face that back it up.",
+        "I see the units you listed. Now tell me what each one contributes to the overall expression.",
+        "On what basis did you call it that?",
     ),
 }
-"""Held out too: written by somebody who had seen none of our patterns."""
+"""Held out too: written by two who had seen none of our patterns, the first ten of each by one."""
 
 
 WORDINGS = Path(__file__).parent / "wordings"
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_SLOT = re.compile(r"\{(\w+)\}")
 _HELD_OUT = {
     q.lower().strip(" ?.!")
     for held in (HELD_OUT, STRANGERS)
@@ -211,6 +256,11 @@ LED_IN, CLOSED = 0.15, 0.08
 def wordings(name: str) -> tuple[str, ...]:
     """Return the patterns of wordings/NAME.txt."""
     return tuple((WORDINGS / f"{name}.txt").read_text("utf-8").splitlines())
+
+
+def worded(name: str, patterns: Sequence[str], rng: random.Random) -> str:
+    """Return one of these patterns, or of those of wordings/NAME.txt."""
+    return rng.choice(patterns if rng.random() < 0.5 else wordings(name))
 
 
 def expand(pattern: str, rng: random.Random) -> str:
@@ -257,8 +307,18 @@ def in_a_message(question: str, rng: random.Random) -> str:
 
 def plain_question(kind: str, rng: random.Random) -> str:
     """Return a question of one of the three kinds as it should be written, its wording drawn."""
-    pattern = rng.choice(TEMPLATES[kind]).replace("{face}", rng.choice(FACES))
-    return expand(pattern.replace("{person}", rng.choice(PERSONS)), rng)
+    return filled(rng.choice(TEMPLATES[kind]), rng)
+
+
+def filled(pattern: str, rng: random.Random) -> str:
+    """Return the pattern with something drawn for each of its slots, expanded."""
+    known = {"face": FACES, "person": PERSONS}
+    return expand(
+        _SLOT.sub(
+            lambda slot: rng.choice(known.get(slot[1]) or wordings(f"slots/{slot[1]}")), pattern
+        ),
+        rng,
+    )
 
 
 def ask(kind: str, rng: random.Random) -> str:
@@ -266,10 +326,6 @@ def ask(kind: str, rng: random.Random) -> str:
     if rng.random() < CANONICAL_SHARE:
         return TEMPLATES[kind][0]
     while True:
-        if rng.random() < 0.5:
-            question = plain_question(kind, rng)
-        else:
-            question = expand(rng.choice(wordings(kind)), rng)
-        question = disturbed(question, rng)
+        question = disturbed(filled(worded(kind, TEMPLATES[kind], rng), rng), rng)
         if question.lower().strip(" ?.!") not in _HELD_OUT:
             return as_typed(in_a_message(question, rng), rng)

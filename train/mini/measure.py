@@ -147,7 +147,8 @@ ASKED = {
     "paraphrases": (ask_paraphrases, HELD_OUT, "our held-out paraphrases answered in kind"),
     "strangers_paraphrases": (ask_paraphrases, STRANGERS, "a stranger's answered in kind"),
     "out_of_scope": (
-        *(ask_out_of_scope, talk.HELD_OUT),
+        ask_out_of_scope,
+        talk.HELD_OUT,
         "our held-out questions outside the scope declined",
     ),
     "strangers_out_of_scope": (ask_out_of_scope, talk.STRANGERS, "a stranger's declined"),
