@@ -41,6 +41,7 @@ from train.mini.instruct import (
     draw_plan,
     random_conversation,
     told_conversation,
+    with_readings_of,
 )
 from train.mini.prepare import CANVAS, Source, read_rows
 from train.mini.sizes import mini_config
@@ -155,12 +156,15 @@ def test_question_templates_are_many_and_the_held_out_are_not_among_them():
             assert len(held_out[kind]) >= 10
 
 
-@pytest.mark.parametrize("file", sorted(questions.WORDINGS.glob("*.txt")), ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file", sorted(questions.WORDINGS.rglob("*.txt")), ids=lambda f: f"{f.parent.stem}-{f.stem}"
+)
 def test_wordings_open_into_plain_sentences(file):
-    rng, patterns = random.Random(0), questions.wordings(file.stem)
+    name = str(file.relative_to(questions.WORDINGS).with_suffix(""))
+    rng, patterns = random.Random(0), questions.wordings(name)
     assert len(set(patterns)) == len(patterns) >= 6
     for pattern in patterns:
-        made = questions.expand(pattern, rng)
+        made = questions.filled(pattern, rng)
         assert made.isascii() and made.strip() == made and not set(made) & set("[]|{}"), pattern
 
 
@@ -467,6 +471,27 @@ def test_the_deciding_word_is_taught_by_the_votes(tmp_path, start):
     assert nowhere == 0
 
 
+def test_what_the_start_read_stands_beside_the_votes():
+    words, votes = torch.tensor([2, 3, 5, 7, 11, 13, 17]), torch.eye(7)[[0, 1, 2]]
+    decision = {"decided_at": torch.tensor([3, NOWHERE, 2]), "votes": votes, "words": words}
+    logits = torch.full((3, 5, 20), -9.0)
+    logits[0, 2, 17], logits[2, 1, 3], logits[:, :, 0] = 9, 9, 9  # 0 is no expression's word
+    rows = []
+
+    def start(numbers):
+        rows.extend(numbers.tolist())
+        return SimpleNamespace(logits=logits[numbers])
+
+    mixed = with_readings_of(start, 0.25, {"numbers": torch.arange(3)}, decision)
+    assert rows == [0, 2]  # the row that decides nothing is not read
+    expected = votes * torch.tensor([[0.75], [1], [0.75]])
+    expected[0, 6] = expected[2, 1] = 0.25
+    torch.testing.assert_close(mixed["votes"], expected)
+    torch.testing.assert_close(votes, torch.eye(7)[[0, 1, 2]])
+    decision["decided_at"] = torch.full((3,), NOWHERE)
+    assert with_readings_of(start, 0.25, {}, decision)["votes"].equal(votes)
+
+
 def test_teachers_readings_stand_beside_the_votes(tmp_path):
     packs = made_packs(tmp_path)
     faces = Faces(packs, "train")
@@ -613,7 +638,7 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait, monkeypatch):
     stage.write_text(
         "max_steps: 2\nbatch_size: 4\nwarmup_steps: 1\n"
         "learning_rates: {model.language_model: 1.0e-3, model.lca: 1.0e-4}\n"
-        "faces: {decision_weight: 0.5}\n"
+        "faces: {decision_weight: 0.5, start_share: 0.5}\n"
     )
 
     def run(module: str, *options) -> None:

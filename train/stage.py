@@ -22,6 +22,9 @@ class FaceOptions:
     """Kinds of turns (`train.mini.instruct`); an ablation leaves some out."""
     decision_weight: float = 0.0
     """Of `train.mini.instruct.decision_loss`, beside the loss of the texts."""
+    start_share: float = 0.0
+    """Share of what the model reads of a face before the stage in the votes of that loss: a stage
+    that teaches other things does not forget what it knew."""
     told_share: float = 0.0
     """Share of conversations whose facts are told instead of seen, so that texts keep to them."""
     told_turns: int = 3

@@ -18,6 +18,7 @@ stage has LoRA (`--merge` adds it to the weights), else a whole model.
 """
 
 import argparse
+import copy
 import os
 import sys
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ from train.checkpoints import CheckpointError, Intervals, TrainedPartsTrainer, l
 from train.data import DataError
 from train.mini.convolution import quicken
 from train.mini.faces import Faces
-from train.mini.instruct import decision_loss
+from train.mini.instruct import decision_loss, with_readings_of
 from train.order import Order, spread
 from train.parts import StageError, choose_trainable
 from train.plan import Plan, plan
@@ -81,11 +82,13 @@ class StageTrainer(TrainedPartsTrainer):
         order: Order,
         length_power: float,
         decision_weight: float = 0.0,
+        start_share: float = 0.0,
         **kwargs,
     ):
         self.groups, self.order, self.length_power = groups, order, length_power
-        self.decision_weight = decision_weight
+        self.decision_weight, self.start_share = decision_weight, start_share
         super().__init__(*args, **kwargs)
+        self.start = copy.deepcopy(self.model).requires_grad_(False).eval() if start_share else None
         # tokens are counted over the whole step, so that its parts may be read in any division;
         # where answers have weights of their own each part is a mean, as there is one part
         self.model_accepts_loss_kwargs = length_power == 0
@@ -103,6 +106,8 @@ class StageTrainer(TrainedPartsTrainer):
         else:  # DDP will divide the gradients by the number of processes
             loss = loss / num_items_in_batch * self.accelerator.num_processes
         if decision and self.decision_weight:  # rows of --data have no votes
+            if self.start_share:
+                decision = with_readings_of(self.start, self.start_share, inputs, decision)
             loss = loss + self.decision_weight * decision_loss(outputs.logits, **decision)
         return (loss, outputs) if return_outputs else loss
 
@@ -179,6 +184,7 @@ def train(
         order=order,
         length_power=config.length_power,
         decision_weight=config.faces.decision_weight,
+        start_share=config.faces.start_share,
         args=TrainingArguments(
             output_dir=str(out),
             max_steps=config.max_steps,

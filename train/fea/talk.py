@@ -343,13 +343,14 @@ _OUTSIDE = {
 }
 """Answer that declines -> questions it declines."""
 _WELCOME = "You are welcome. Ask me anything else about this face."
+_HELLO = "Hello! Ask me about the expression or the action units of this face."
 _ABOUT = "I am FEALLM, a model that describes facial expressions and action units. I can be wrong."
 _SCOPE = _OUTSIDE | {
     _WELCOME: (
         "[Thank you|Thanks|Many thanks|Great, thank you|Thank you very much|Thanks a lot][!|.]",
         "[OK|Okay|Good|Great|Nice|Wow|Cool|I see|Perfect|Interesting|Very good|Understood][!|.]",
     ),
-    "Hello! Ask me about the expression or the action units of this face.": (
+    _HELLO: (
         "[Hello|Hi|Hey|Hey there|Good morning|Good evening|Greetings|Hi there][!|.]",
         "How are you?",
     ),
@@ -390,7 +391,7 @@ _SCOPE = _OUTSIDE | {
     ),
 }
 _MORE = dict(zip(_OUTSIDE, ("who", "traits", "health", "truth", "inside", "other"), strict=True))
-_MORE |= {_WELCOME: "thanks", _ABOUT: "about"}
+_MORE |= {_WELCOME: "thanks", _HELLO: "hello", _ABOUT: "about"}
 """Answer -> the file of wordings/ that holds more of its questions."""
 _NONSENSE = (
     "I did not understand that. Ask me about the expression or the action units of this face."
@@ -492,7 +493,7 @@ def nonsense(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
 
 
 def scope(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
-    answer = rng.choice(list(_SCOPE))
+    answer = rng.choices(list(_SCOPE), [3 if a in _OUTSIDE else 1 for a in _SCOPE])[0]
     name, patterns = _MORE.get(answer), _SCOPE[answer]
     while True:
         question = filled(worded(name, patterns, rng) if name else rng.choice(patterns), rng)

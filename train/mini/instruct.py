@@ -11,6 +11,7 @@ import random
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
 from feallm.conversation import IGNORE_INDEX, Message, encode
@@ -130,9 +131,35 @@ def decision_loss(
         votes: (B, 7) of sum 1.
         words: (7,) ids of the expressions' words.
     """
-    asked = decided_at != NOWHERE
-    said = logits[asked, decided_at[asked] - 1].float().log_softmax(-1)  # (b, V)
+    asked, said = decisions(logits, decided_at)
     return -(votes[asked] * said[:, words]).sum() / asked.sum().clamp(min=1)
+
+
+def decisions(logits: torch.Tensor, decided_at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which rows (B,) decide the expression, and their b log-probabilities (b, V) of it."""
+    asked = decided_at != NOWHERE
+    return asked, logits[asked, decided_at[asked] - 1].float().log_softmax(-1)
+
+
+@torch.no_grad()
+def with_readings_of(
+    start: nn.Module, share: float, inputs: dict[str, torch.Tensor], decision: dict
+) -> dict:
+    """Return the decision with a share of what a model reads of the faces in its votes.
+
+    Args:
+        start: the model, in the state whose readings are to be kept.
+        share: of its reading, normalised over the seven; the rest are the votes.
+        inputs: of the batch, as that model takes them.
+        decision: `decided_at`, `votes` and `words`, as `decision_loss` takes them.
+    """
+    asked, votes = decision["decided_at"] != NOWHERE, decision["votes"].clone()
+    if asked.any():
+        logits = start(**{name: value[asked] for name, value in inputs.items()}).logits
+        _, said = decisions(logits, decision["decided_at"][asked])
+        read = said[:, decision["words"]].softmax(-1)
+        votes[asked] = (1 - share) * votes[asked] + share * read
+    return decision | {"votes": votes}
 
 
 class Conversations(Dataset):
