@@ -43,7 +43,7 @@ from train.mini.instruct import (
     told_conversation,
     with_readings_of,
 )
-from train.mini.prepare import CANVAS, Source, read_rows
+from train.mini.prepare import CANVAS, Source, agreed_label, read_rows
 from train.mini.sizes import mini_config
 from train.mini.thresholds import choose, on_strangers, sharpness
 from train.mini.tokenizer import train_tokenizer
@@ -426,6 +426,27 @@ def test_fer_votes_and_ck_units_are_read():
     )
     assert row.aus == (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
     assert sum(row.votes) == 0 and row.split == "valid"
+
+
+@pytest.mark.parametrize(
+    ("votes", "label"),
+    [
+        ({"happiness": 9, "unknown": 1}, "happiness"),
+        ({"neutral": 5, "sadness": 4, "fear": 1}, "neutral"),  # five of nine: one alone is nobody
+        ({"neutral": 5, "sadness": 5}, None),
+        ({"neutral": 4, "sadness": 3, "fear": 3}, None),
+        ({"contempt": 8, "neutral": 2}, "contempt"),
+        ({"unknown": 8, "neutral": 2}, None),
+        ({"not_face": 10}, None),
+        ({"neutral": 1, "sadness": 1}, None),
+    ],
+)
+def test_ferplus_faces_are_agreed_on_by_more_than_half(votes, label):
+    names = (*EXPRESSIONS, "contempt", "unknown", "not_face")
+    row = {name.lower(): str(votes.get(name.lower(), 0)) for name in names}
+    assert agreed_label(row) == label
+    (read,) = read_rows("ferplus", [row | {"file": "a.png", "split": "valid"}])
+    assert read.agreed == label
 
 
 def test_a_kind_of_turn_can_be_left_out():

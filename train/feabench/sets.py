@@ -46,13 +46,15 @@ AFFECTNET_COLUMNS = ("subDirectory_filePath", "face_x", "face_y", "face_width", 
 class Item:
     """One face: its picture's name in the set, its box in it, and what is known of it.
 
-    `aus` holds the coded units, True where active.
+    `aus` holds the coded units, True where active; `agreed` what most annotators of FER+ say, a
+    name of the seven or "Contempt", where they agree (`train.mini.prepare.agreed_label`).
     """
 
     name: str
     expression: str | None = None
     aus: dict[int, bool] | None = None
     box: tuple[float, float, float, float] | None = None
+    agreed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,8 @@ def zipped(name: str) -> Callable[[Path], FaceSet]:
                 votes = np.array(row.votes)
                 expression = EXPRESSIONS[int(votes.argmax())] if votes.sum() > 0 else None
                 units = row.aus and {k: v == 1 for k, v in zip(CKPLUS_AUS, row.aus, strict=True)}
-                items.append(Item(row.file, expression, units, row.box))
+                agreed = row.agreed and row.agreed.capitalize()
+                items.append(Item(row.file, expression, units, row.box, agreed))
         return FaceSet(items, source.read, whole_photos=name == "expw")
 
     return load

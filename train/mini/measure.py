@@ -7,10 +7,11 @@ those the model ships with, fixed by `train.mini.thresholds` on other faces.
 FER+ (valid split, majority of the seven) and CK+ are pictures of one face already and are read as
 `python -m feallm --face-crop` reads them; ExpW (every fifth photo, kept aside) goes through
 detection and alignment, as a visitor's photo does, and through its box where no face is found.
+FER+ is counted by its paper's protocol too: on the faces that most of its annotators agree on.
 
 On about `--texts` faces of each set the three texts are written too and compared with what was
 decided (`train.agreement`), and on `--asked` faces of the first set the held-out paraphrases, ours
-and a stranger's, are put to the model: is each answered by the part of an FEA answer it asks for?
+and strangers', are put to the model: is each answered by the part of an FEA answer it asks for?
 So are held-out questions on what it must not or cannot tell (`train.fea.talk`): is each declined?
 """
 
@@ -44,7 +45,7 @@ def evaluate_set(
     items = face_set.items
     if limit:
         items = some(items, limit)
-    truth, said, confidence, units_truth, units_said = [], [], [], [], []
+    truth, said, confidence, units_truth, units_said, agreed = [], [], [], [], [], []
     stride, differ, faulty = max(1, len(items) // max(texts, 1)), Counter(), []
     for number, item in enumerate(items, 1):
         if number % 100 == 0:
@@ -60,6 +61,8 @@ def evaluate_set(
             truth.append(EXPRESSIONS.index(item.expression))
             said.append(EXPRESSIONS.index(expression) if expression else -1)
             confidence.append(reading.expression_probabilities[reading.expression])
+        if item.agreed:
+            agreed.append(item.agreed == expression)
         if item.aus:
             units_truth.append(item.aus)
             units_said.append(parse_analysis(reading.movements).aus)
@@ -78,6 +81,8 @@ def evaluate_set(
             for k in AUS
         }
         result["au_mean_f1"] = float(np.mean(list(result["au_f1"].values())))
+    if agreed:
+        result["agreed"] = {"faces": len(agreed), "accuracy": float(np.mean(agreed))}
     if faulty:
         result["agreement"] = {
             "faces": len(faulty),
@@ -145,13 +150,13 @@ def shares(right: dict[str, list[bool]], faces: int) -> dict:
 
 ASKED = {
     "paraphrases": (ask_paraphrases, HELD_OUT, "our held-out paraphrases answered in kind"),
-    "strangers_paraphrases": (ask_paraphrases, STRANGERS, "a stranger's answered in kind"),
+    "strangers_paraphrases": (ask_paraphrases, STRANGERS, "strangers' answered in kind"),
     "out_of_scope": (
         ask_out_of_scope,
         talk.HELD_OUT,
         "our held-out questions outside the scope declined",
     ),
-    "strangers_out_of_scope": (ask_out_of_scope, talk.STRANGERS, "a stranger's declined"),
+    "strangers_out_of_scope": (ask_out_of_scope, talk.STRANGERS, "strangers' declined"),
 }
 """Name in the result -> how it is asked, what, and what the share is of."""
 
@@ -164,6 +169,12 @@ def show(name: str, result: dict) -> None:
         f"calibration error {result['calibration_error']:.3f}"
     )
     print("  recall " + ", ".join(f"{e} {v:.0%}" for e, v in result["recall"].items()))
+    if "agreed" in result:
+        agreed = result["agreed"]
+        print(
+            f"  accuracy {agreed['accuracy']:.1%} on the {agreed['faces']} faces that more than "
+            "half of the annotators agree on"
+        )
     if "au_f1" in result:
         print(f"  action units, mean F1 {result['au_mean_f1']:.3f}")
         print("  F1 " + ", ".join(f"{k} {v:.2f}" for k, v in result["au_f1"].items()))

@@ -53,6 +53,8 @@ class Row:
     votes: tuple[float, ...]
     box: tuple[float, float, float, float] | None
     aus: tuple[int, ...] | None
+    agreed: str | None = None
+    """What most of FER+'s annotators say (`agreed_label`)."""
 
 
 class Source:
@@ -79,12 +81,27 @@ def one_hot(name: str) -> tuple[float, ...]:
     return tuple(float(name == e) for e in EXPRESSIONS)
 
 
+def agreed_label(row: dict[str, str]) -> str | None:
+    """Return what more than half of a FER+ face's votes say, contempt included, or None.
+
+    So the FER+ paper (arXiv 1608.01041, "majority voting") chooses the faces it tests on: votes of
+    a single annotator do not count, faces called unknown or no face are left out.
+    """
+    votes = {name: float(row[name]) for name in (*EXPRESSIONS, "contempt", "unknown", "not_face")}
+    votes = {name: count for name, count in votes.items() if count > 1}
+    most = max(votes, key=votes.get, default="unknown")
+    if most in ("unknown", "not_face") or votes[most] <= sum(votes.values()) / 2:
+        return None
+    return most
+
+
 def read_rows(name: str, labels: list[dict[str, str]]) -> list[Row]:
     """Turn one set's labels.csv into rows; every fifth ExpW photo is kept aside as `valid`."""
     rows = []
     for index, r in enumerate(labels):
-        box, aus, split, group = None, None, "train", ""
+        box, aus, split, group, agreed = None, None, "train", "", None
         if name == "ferplus":
+            agreed = agreed_label(r)
             votes = tuple(float(r[e]) for e in EXPRESSIONS)
             split = r["split"]
             rejected = float(r["unknown"]) + float(r["not_face"]) + float(r["contempt"])
@@ -102,7 +119,7 @@ def read_rows(name: str, labels: list[dict[str, str]]) -> list[Row]:
             active = {k: int(r[f"AU{k}"]) for k in CKPLUS_AUS}
             active[26] |= int(r["AU27"])  # a jaw that drops far is a jaw that drops
             aus = tuple(active[k] for k in CKPLUS_AUS)
-        rows.append(Row(r["file"], split, group, votes, box, aus))
+        rows.append(Row(r["file"], split, group, votes, box, aus, agreed))
     return rows
 
 
