@@ -243,6 +243,9 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="+", help="of the LCA (to compare only)")
     parser.add_argument("--depths", type=int, nargs="+", help="of the LCA (to compare only)")
     parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="of the LCA")
+    parser.add_argument(
+        "--residual", choices=("paper", "identity"), help="of the MPP (to compare only)"
+    )
     parser.add_argument("--part", choices=tuple(RECIPES), required=True)
     parser.add_argument("--start", type=Path, help="what the run before left (see above)")
     parser.add_argument(
@@ -264,18 +267,25 @@ def main() -> None:
         f"{part}_norm": args.norm if recipe.module == module else "none"
         for part, module in (("lca", "lca"), ("vision_stem", "vision_tower"))
     }
-    sizes = {"lca_channels": args.channels, "lca_depths": args.depths}
-    sizes = {name: size for name, size in sizes.items() if size}
-    config = mini_config(vocab_size=512, **norms, **sizes)  # the language model is dropped below
+    compared = {
+        "lca_channels": args.channels,
+        "lca_depths": args.depths,
+        "mpp_residual": args.residual,
+    }
+    compared = {name: value for name, value in compared.items() if value}
+    # the language model is dropped below
+    config = mini_config(vocab_size=512, **norms, **compared)
     task = VisionTask(FEALLMForConditionalGeneration(config), recipe.module)
     quicken(task)
     # on a CPU the gradient of transformers' sdpa takes six times longer for 37 patches
     task.model.vision_tower.set_attn_implementation("eager")
     if args.start:
         start = torch.load(args.start, weights_only=True)
-        if recipe.module == "vision_tower":  # only the LCA has learnt anything yet
-            task.start_tower()
-            learnt = {k: v for k, v in start.items() if k.startswith("lca.")}
+        if recipe.module != "lca":  # only what comes before it has learnt anything yet
+            if recipe.module == "vision_tower":
+                task.start_tower()
+            before = ("lca.", "vision_tower.") if recipe.module == "mpp" else ("lca.",)
+            learnt = {k: v for k, v in start.items() if k.startswith(before)}
             start = task.model.state_dict() | learnt
         (task if recipe.module == "lca" else task.model).load_state_dict(start)
     augment = {
