@@ -39,7 +39,7 @@ from train.report import peak_memory
 WORDS, ANSWER = 200, 100
 """Tokens of a row's text, and how many of them are answers."""
 KINDS = ("llava", "feallm")
-COUNTED = {"layers": 32, "rows": 8}
+COUNTED = {"layers": 32, "count": 8}
 """The sizes at which memory is counted: all of Vicuna-7B, and the rows stage 2 reads at once."""
 
 
@@ -159,9 +159,12 @@ def train_alone(kind: str, args: argparse.Namespace) -> float:
     return peak_memory(on_gpu) - before
 
 
-def count_memory(kind: str, layers: int, rows_: int) -> float:
-    """Return the most that tensors take in a training step in bf16, in GiB; nothing is computed."""
-    batch = rows(kind, config(layers), rows_, "cpu")
+def count_memory(kind: str, layers: int, count: int) -> float:
+    """Return the most that tensors take in a training step of `count` rows in bf16, in GiB.
+
+    Nothing is computed.
+    """
+    batch = rows(kind, config(layers), count, "cpu")
     with Uncomputed() as memory:
         model, optimizer = build(kind, layers, "cpu", torch.bfloat16)
         for _ in range(2):  # the optimizer's own come with the first

@@ -149,3 +149,14 @@ def test_the_training_benchmark_trains_what_it_says(monkeypatch, kind):
     names = {part for part, text in parts.items() if any(text in n for n in moved)}
     assert names == (set(parts) if kind == "feallm" else {"lora", "projector"})
     assert all(any(text in n for text in parts.values()) for n in moved)
+
+
+def test_the_training_benchmark_ends_in_one_json_line(monkeypatch, capsys):
+    """All of it at small widths, but for the processes of the true ones that measure memory."""
+    monkeypatch.setattr(training, "config", lambda layers: tiny_config(image_token_index=60))
+    monkeypatch.setattr(training, "memory_alone", lambda kind, args: 1.0)
+    monkeypatch.setattr(sys, "argv", ["training", "--quick", "--steps", "1", "--device", "cpu"])
+    training.main()
+    result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert result["layers"] == 2 and result["speed_ratio"] > 0
+    assert 1 < result["counted_7b_ratio"] < 20
