@@ -131,14 +131,14 @@ def decision_loss(
         votes: (B, 7) of sum 1.
         words: (7,) ids of the expressions' words.
     """
-    asked, said = decisions(logits, decided_at)
+    asked = decided_at != NOWHERE
+    said = words_at(logits[asked], decided_at[asked])
     return -(votes[asked] * said[:, words]).sum() / asked.sum().clamp(min=1)
 
 
-def decisions(logits: torch.Tensor, decided_at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which rows (B,) decide the expression, and their b log-probabilities (b, V) of it."""
-    asked = decided_at != NOWHERE
-    return asked, logits[asked, decided_at[asked] - 1].float().log_softmax(-1)
+def words_at(logits: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Return the log-probabilities (b, V) of the word at each row's place (b,) in (b, T, V)."""
+    return logits[torch.arange(len(places)), places - 1].float().log_softmax(-1)
 
 
 @torch.no_grad()
@@ -156,7 +156,7 @@ def with_readings_of(
     asked, votes = decision["decided_at"] != NOWHERE, decision["votes"].clone()
     if asked.any():
         logits = start(**{name: value[asked] for name, value in inputs.items()}).logits
-        _, said = decisions(logits, decision["decided_at"][asked])
+        said = words_at(logits, decision["decided_at"][asked])
         read = said[:, decision["words"]].softmax(-1)
         votes[asked] = (1 - share) * votes[asked] + share * read
     return decision | {"votes": votes}
