@@ -82,6 +82,8 @@ class TrainConfig:
             raise StageError(f"layout is {self.layout!r}; it must be v1 or plain.")
         if self.max_steps < 0 and self.epochs <= 0:
             raise StageError("Give max_steps, or epochs above 0.")
+        if self.faces.start_share and not self.faces.decision_weight:
+            raise StageError("start_share has a part in decision_weight's loss: give both.")
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -240,16 +240,18 @@ STRANGERS = {
 WORDINGS = Path(__file__).parent / "wordings"
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
-_HELD_OUT = {
-    q.lower().strip(" ?.!")
-    for held in (HELD_OUT, STRANGERS)
-    for asked in held.values()
-    for q in asked
-}
 CANONICAL_SHARE = 0.2
 """Share of questions asked in the very words in which an analysis asks them."""
 LED_IN, CLOSED = 0.15, 0.08
 """Shares of questions with other words before, and after, them."""
+
+
+def bare(question: str) -> str:
+    """Return a question's words without what people leave out when they type it."""
+    return question.lower().strip(" ?.!")
+
+
+_HELD_OUT = {bare(q) for held in (HELD_OUT, STRANGERS) for asked in held.values() for q in asked}
 
 
 @cache
@@ -313,12 +315,11 @@ def plain_question(kind: str, rng: random.Random) -> str:
 def filled(pattern: str, rng: random.Random) -> str:
     """Return the pattern with something drawn for each of its slots, expanded."""
     known = {"face": FACES, "person": PERSONS}
-    return expand(
-        _SLOT.sub(
-            lambda slot: rng.choice(known.get(slot[1]) or wordings(f"slots/{slot[1]}")), pattern
-        ),
-        rng,
-    )
+
+    def drawn(slot: re.Match) -> str:
+        return rng.choice(known.get(slot[1]) or wordings(f"slots/{slot[1]}"))
+
+    return expand(_SLOT.sub(drawn, pattern), rng)
 
 
 def ask(kind: str, rng: random.Random) -> str:
@@ -327,5 +328,5 @@ def ask(kind: str, rng: random.Random) -> str:
         return TEMPLATES[kind][0]
     while True:
         question = disturbed(filled(worded(kind, TEMPLATES[kind], rng), rng), rng)
-        if question.lower().strip(" ?.!") not in _HELD_OUT:
+        if bare(question) not in _HELD_OUT:
             return as_typed(in_a_message(question, rng), rng)

@@ -8,7 +8,7 @@ cannot tell: who someone is, age, health, truthfulness, what a person really fee
 import random
 
 from feallm.facs import ACTION_UNITS, AUS, EXPRESSIONS, PROTOTYPES, describe, join, supporting
-from train.fea.questions import as_typed, expand, filled, in_a_message, worded
+from train.fea.questions import as_typed, bare, expand, filled, in_a_message, worded
 from train.fea.writer import missing
 
 Turn = tuple[str, str]
@@ -467,7 +467,7 @@ STRANGERS = (
     "Recommend a good thriller to read on a plane.",
 )
 """Held out too: by two who had seen none of our patterns, the first nineteen by one."""
-_HELD_OUT = {q.lower().strip(" ?.!") for q in (*HELD_OUT, *STRANGERS)}
+_HELD_OUT = {bare(q) for q in (*HELD_OUT, *STRANGERS)}
 
 
 def is_declined(answer: str) -> bool:
@@ -497,7 +497,7 @@ def scope(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     name, patterns = _MORE.get(answer), _SCOPE[answer]
     while True:
         question = filled(worded(name, patterns, rng) if name else rng.choice(patterns), rng)
-        if question.lower().strip(" ?.!") not in _HELD_OUT:
+        if bare(question) not in _HELD_OUT:
             return question, answer
 
 
