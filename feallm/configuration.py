@@ -12,6 +12,8 @@ CROP_GROUPS = ("edge_half", "edge_three_quarters", "corner_half", "corner_three_
 
 NORMS = ("group", "batch", "none")
 
+STEMS = ("stages", "residual")
+
 
 class FEALLMConfig(LlavaConfig):
     """Sizes and switches of a FEALLM; every field not listed here is `LlavaConfig`'s.
@@ -31,7 +33,8 @@ class FEALLMConfig(LlavaConfig):
         vision_stem_channels: output channels of the convolution stages that make the vision tower's
             patches (ours; see `stem`); each halves the side, the last is the tower's width. Empty:
             CLIP's single convolution.
-        vision_stem_depths: convolutions in each of these stages.
+        vision_stem_depths: convolutions in each of these stages, or blocks of two if residual.
+        vision_stem: "stages", as the LCA's, or "residual", as dlib's network of faces.
         vision_stem_norm: after each of its convolutions; as `lca_norm`.
         use_lca: off, there is no local token and nothing local in the fusion (ablation).
         use_mpp: off, the projector is LLaVA's: its MLP on the deep features (ablation).
@@ -63,6 +66,7 @@ class FEALLMConfig(LlavaConfig):
     lca_attention_scale: float | None = None
     vision_stem_channels: list[int] | tuple[int, ...] = ()
     vision_stem_depths: list[int] | tuple[int, ...] = ()
+    vision_stem: Literal["stages", "residual"] = "stages"
     vision_stem_norm: str = "group"
     use_lca: bool = True
     use_mpp: bool = True
@@ -124,6 +128,8 @@ class FEALLMConfig(LlavaConfig):
             raise ValueError(
                 f"crop_size {self.crop_size} is too small for {len(self.lca_channels)} halvings."
             )
+        if self.vision_stem not in STEMS:
+            raise ValueError(f"vision_stem is {self.vision_stem!r}: one of {STEMS}.")
         vision = self.vision_config
         if vision.image_size % vision.patch_size:
             raise ValueError(
@@ -135,6 +141,8 @@ class FEALLMConfig(LlavaConfig):
                 f"{len(stem)} stages of vision_stem_channels make patches of {2 ** len(stem)} "
                 f"pixels; patch_size is {vision.patch_size}."
             )
+        if self.vision_stem == "residual" and sorted(set(stem)) != stem:
+            raise ValueError(f"vision_stem_channels {stem} of a residual stem must grow.")
         if stem and stem[-1] != vision.hidden_size:
             raise ValueError(
                 f"The last of vision_stem_channels is {stem[-1]}; the tower is "

@@ -40,12 +40,16 @@ def device_of(name: str) -> torch.device:
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device computes in it, else fp16 on a GPU and fp32 on a CPU."""
+    """bf16 where the device computes in it, else fp16 on a GPU and fp32 on a CPU.
+
+    CPUs do with AVX512-BF16, which all with AMX have: the mini's analysis takes two thirds of the
+    time it takes in fp32, its training half.
+    """
     if device.type == "cuda":
         # torch says that older ones support bf16 too: they emulate it
         computes = torch.cuda.get_device_capability(device)[0] >= 8
         return torch.bfloat16 if computes else torch.float16
-    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def trains_in_bf16(model: torch.nn.Module, device: torch.device | None = None) -> bool:

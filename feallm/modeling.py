@@ -30,7 +30,7 @@ from feallm.configuration import FEALLMConfig
 from feallm.deformable import SamplingOffsets, SamplingWeights
 from feallm.lca import ClueConv, ClueMap, LocalClueAggregator
 from feallm.projector import MultiPerspectiveProjector
-from feallm.stem import ConvStem
+from feallm.stem import STEMS
 
 
 def start_weights(module: nn.Module) -> bool:
@@ -74,7 +74,7 @@ class FEALLMModel(LlavaModel):
     def __init__(self, config: FEALLMConfig):
         super().__init__(config)
         if config.vision_stem_channels:
-            self.vision_tower.embeddings.patch_embedding = ConvStem(
+            self.vision_tower.embeddings.patch_embedding = STEMS[config.vision_stem](
                 channels=config.vision_stem_channels,
                 depths=config.vision_stem_depths,
                 norm=config.vision_stem_norm,

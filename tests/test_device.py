@@ -24,7 +24,7 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, capability,
 
 @pytest.mark.parametrize(("computes", "dtype"), [(True, "bfloat16"), (False, "float32")])
 def test_a_cpu_that_only_emulates_bf16_computes_in_fp32(monkeypatch, computes, dtype):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: computes)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: computes)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert best_dtype(torch.device("cpu")) == getattr(torch, dtype)
     model = torch.nn.Linear(2, 2)

@@ -6,7 +6,7 @@ from conftest import tiny_config
 from torch.nn import functional as F
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration
-from feallm.stem import ConvStem
+from feallm.stem import ConvStem, ResidualStem
 
 STEM = {"vision_stem_channels": (8, 16, 32), "vision_stem_depths": (1, 2, 1)}
 
@@ -23,6 +23,28 @@ def test_equals_its_convolutions_written_out():
     assert x.shape == (2, 16, 4, 4)
 
 
+def test_a_residual_stem_equals_dlibs_layers_written_out():
+    stem = ResidualStem([8, 16], [1, 2], norm="none").eval()
+    pixels = torch.randn(2, 3, 16, 16)
+    x = F.conv2d(pixels, stem.first.weight, stem.first.bias, padding=2).relu()
+    x = F.max_pool2d(x, 3, 2, ceil_mode=True)  # the last window reaches beyond the picture
+
+    def branch(block, x, stride):
+        if stride == 2:  # dlib pads none: the last row and column are windows of the picture alone
+            x = torch.cat([x, torch.zeros_like(x[:, :, :1])], 2)
+            x = torch.cat([x, torch.zeros_like(x[..., :1])], 3)
+        y = F.conv2d(x, block.conv1.weight, block.conv1.bias, stride, padding=2 - stride).relu()
+        return F.conv2d(y, block.conv2.weight, block.conv2.bias, padding=1)
+
+    first, halving, last = stem.blocks
+    x = (x + branch(first, x, 1)).relu()
+    shortcut = torch.cat([F.avg_pool2d(x, 2), torch.zeros(2, 8, 4, 4)], 1)
+    x = (shortcut + branch(halving, x, 2)).relu()
+    x = (x + branch(last, x, 1)).relu()
+    torch.testing.assert_close(stem(pixels), x, atol=1e-5, rtol=1e-4)
+    assert x.shape == (2, 16, 4, 4)
+
+
 def test_its_patches_stand_where_clips_would():
     config = tiny_config(**STEM, vision_stem_norm="none")
     model = FEALLMForConditionalGeneration(config).model.eval()
@@ -35,9 +57,11 @@ def test_its_patches_stand_where_clips_would():
     assert changed[3:].sum() == 0  # far from it nothing changes
 
 
+@pytest.mark.parametrize("kind", ["stages", "residual"])
 @pytest.mark.parametrize("norm", ["group", "batch", "none"])
-def test_a_model_with_a_stem_is_saved_and_opened(tmp_path, norm):
-    model = FEALLMForConditionalGeneration(tiny_config(**STEM, vision_stem_norm=norm)).eval()
+def test_a_model_with_a_stem_is_saved_and_opened(tmp_path, norm, kind):
+    config = tiny_config(**STEM, vision_stem_norm=norm, vision_stem=kind)
+    model = FEALLMForConditionalGeneration(config).eval()
     model.save_pretrained(tmp_path)
     again, info = FEALLMForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -69,6 +93,8 @@ def test_the_papers_model_has_none():
         ({"vision_stem_channels": (8, 16, 24)}, "is 24; the tower is 32 wide"),
         ({"vision_stem_depths": (1, 1)}, "vision_stem_depths"),
         ({"vision_stem_depths": (1, 0, 1)}, "vision_stem_depths"),
+        ({"vision_stem": "dense"}, "vision_stem is 'dense'"),
+        ({"vision_stem": "residual", "vision_stem_channels": (16, 16, 32)}, "must grow"),
         ({"vision_stem_norm": "layer"}, "vision_stem_norm"),
         ({"vision_stem_channels": (8, 12, 32)}, "multiples of 8"),
     ],

@@ -17,7 +17,7 @@ from transformers import CLIPImageProcessor
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.configuration import CROP_GROUPS
 from feallm.crops import list_crops
-from train.mini.sizes import MEAN, STD, mini_config
+from train.mini.sizes import MEAN, STD, mini_config, stem_of
 from train.mini.tokenizer import train_tokenizer
 
 
@@ -53,10 +53,10 @@ def assemble(vision: Path | None, tokenizer, seed: int, **changes):
         ValueError: the trained eyes are of another size.
     """
     torch.manual_seed(seed)
-    config = mini_config(vocab_size=len(tokenizer), **changes)
+    state = torch.load(vision, weights_only=True) if vision else {}
+    config = mini_config(vocab_size=len(tokenizer), **(stem_of(state) | changes))
     model = FEALLMForConditionalGeneration(config)
     if vision:
-        state = torch.load(vision, weights_only=True)
         state = without_switched_off(state, config)
         missing, unexpected = model.model.load_state_dict(state, strict=False)
         foreign = [k for k in missing if not k.startswith("language_model.")]

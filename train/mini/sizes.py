@@ -1,5 +1,6 @@
 """The sizes of feallm-mini: the 7B's architecture in numbers that two CPU cores can carry."""
 
+import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from feallm.configuration import FEALLMConfig
@@ -7,6 +8,19 @@ from feallm.configuration import FEALLMConfig
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 """Normalisation of the mini's pixels; the 7B keeps CLIP's."""
+
+PRETRAINED_STEM = {
+    "vision_stem": "residual",
+    "vision_stem_channels": (32, 64, 128, 256),
+    "vision_stem_depths": (3, 4, 3, 3),
+}
+"""Fields of `FEALLMConfig` for a tower that starts from dlib's network (`pretrained`)."""
+
+
+def stem_of(state: dict[str, torch.Tensor]) -> dict:
+    """Return the fields of `FEALLMConfig` that the stem in trained eyes needs."""
+    residual = "vision_tower.embeddings.patch_embedding.first.weight" in state
+    return PRETRAINED_STEM if residual else {}
 
 
 def mini_config(vocab_size: int, **changes) -> FEALLMConfig:

@@ -5,9 +5,10 @@ Run as:
     python -m train.mini.vision --packs PACKS --part PART --start FILE --out RUN
 
 five times: lca (which has no start), lca-again from its task.pt, tower and tower-again from
-lca-again's vision.pt, mpp from the vision.pt before.
-Each run leaves its weights in `vision.pt`, the LCA's also in `task.pt` with norms and heads. LCA
-and tower leave in `reads.npz` what their heads read on the faces they learnt from: `--teachers`
+lca-again's vision.pt, mpp from the vision.pt before. In place of the two towers, tower-pretrained
+starts from a network that recognises faces (`--network`, `train.mini.pretrained`).
+Each run leaves its weights in `vision.pt`, the LCA's also in `task.pt` with norms and heads. With
+`--reads` a run leaves in `reads.npz` what its heads read on the faces it learnt from: `--teachers`
 gives later runs these readings beside the annotators' votes.
 CLIP and LLaVA give the 7B its sight; the mini starts from nothing, so this stage stands in for
 them. Heads on the local token, on the tower or on the MPP's features predict the annotators'
@@ -32,14 +33,14 @@ from transformers import TrainingArguments
 
 from feallm.crops import cut_crops
 from feallm.device import training_precision, trains_in_bf16
-from feallm.lca import ConvStage
 from feallm.modeling import FEALLMForConditionalGeneration, start_weights
 from train.checkpoints import AtomicTrainer, last_checkpoint
 from train.metrics import accuracy, mean_recall
 from train.mini.convolution import quicken
 from train.mini.faces import POINTS, Augment, Faces
 from train.mini.prepare import SETS
-from train.mini.sizes import MEAN, STD, mini_config
+from train.mini.pretrained import convolutions, start_stem
+from train.mini.sizes import MEAN, PRETRAINED_STEM, STD, mini_config, stem_of
 
 NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 
@@ -65,6 +66,7 @@ RECIPES = {
     "lca-again": Recipe("lca", 1e-3, 15, 0.5),
     "tower": Recipe("vision_tower", 1.5e-3, 10, 0.6, 128),
     "tower-again": Recipe("vision_tower", 1.5e-3, 20, 0.6, 128),  # from nothing, with teachers
+    "tower-pretrained": Recipe("vision_tower", 5e-4, 5, 0.6),  # from dlib's network
     "mpp": Recipe("mpp", 1.5e-3, 1.5, 0.4),
 }
 """The runs of this stage, in their order."""
@@ -111,14 +113,15 @@ class VisionTask(nn.Module):
     def fold_norms(self) -> None:
         """Fold the learning part's batch norms into its convolutions: these then carry a bias."""
         learning = self.model.get_submodule(self.module)
-        for stage in [part for part in learning.modules() if isinstance(part, ConvStage)]:
-            for conv, norm in stage.convolutions():
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight, None, norm.running_mean, norm.running_var,
-                    norm.eps, norm.weight, norm.bias,
-                )  # fmt: skip
-            stage.reduce_norm = nn.Identity()
-            stage.refine_norm = nn.ModuleList(nn.Identity() for _ in stage.refine_norm)
+        for conv, norm in convolutions(learning):
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, None, norm.running_mean, norm.running_var,
+                norm.eps, norm.weight, norm.bias,
+            )  # fmt: skip
+        for part in list(learning.modules()):
+            for name, norm in part.named_children():
+                if isinstance(norm, nn.BatchNorm2d):
+                    setattr(part, name, nn.Identity())
 
     @torch.no_grad()
     def start_tower(self) -> None:
@@ -139,6 +142,20 @@ class VisionTask(nn.Module):
         positions[1:, : 4 * (width // 4)] = torch.cat(waves, dim=1)
 
     @torch.no_grad()
+    def start_from(self, network: Path, pixels: torch.Tensor) -> None:
+        """Start the stem as dlib's network (`pretrained.start_stem`); call after `start_tower`.
+
+        The layers behind it start by adding nothing: what the stem knows reaches the heads at once.
+        """
+        tower = self.model.vision_tower
+        start_stem(tower.embeddings.patch_embedding, network, pixels)
+        for layer in tower.encoder.layers:
+            for last in (layer.self_attn.out_proj, layer.mlp.fc2):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+        tower.embeddings.position_embedding.weight[1:] *= 0.3  # beside patches of mean size 1
+
+    @torch.no_grad()
     def standardise_token(self) -> None:
         """Fold the head's standardising into the LCA: each feature of F_local gets mean 0, std 1.
 
@@ -151,7 +168,7 @@ class VisionTask(nn.Module):
         seen.reset_running_stats()
 
     def predict(
-        self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor
+        self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor | None
     ) -> list[torch.Tensor]:
         """Return what the heads say of each face; only what they need is run."""
         if self.module == "lca":
@@ -165,8 +182,8 @@ class VisionTask(nn.Module):
     def forward(
         self,
         pixel_values,
-        pixel_values_local,
         votes,
+        pixel_values_local=None,
         aus=None,
         blendshapes=None,
         points=None,
@@ -192,14 +209,16 @@ def read(task: VisionTask, faces: Faces, augment: Augment, batch: int = 256) -> 
     """Return the expression's probabilities (n, 7) of each face and its mirror image, averaged."""
     task.eval()
     device, readings = next(task.parameters()).device, []
+    groups = augment.crop_groups
     for first in range(0, len(faces), batch):
         items = [faces[i] for i in range(first, min(first + batch, len(faces)))]
         inputs = augment(items)
-        face, crops = (inputs[n].to(device) for n in ("pixel_values", "pixel_values_local"))
-        mirrored = face.flip(-1)
-        mirrored_crops = cut_crops(mirrored, augment.crop_groups, augment.crop_size)
+        face = inputs["pixel_values"].to(device)
+        views = [
+            (view, cut_crops(view, groups, augment.crop_size) if groups else None)
+            for view in (face, face.flip(-1))
+        ]
         with training_precision(task):
-            views = (face, crops), (mirrored, mirrored_crops)
             both = torch.stack([task.predict(*view)[0] for view in views])
         readings.append(both.float().softmax(-1).mean(0).cpu())
     return torch.cat(readings).numpy()
@@ -251,6 +270,8 @@ def main() -> None:
     parser.add_argument(
         "--teachers", type=Path, nargs="*", default=[], help="reads.npz of runs to learn from too"
     )
+    parser.add_argument("--network", type=Path, help="dlib's, for tower-pretrained")
+    parser.add_argument("--reads", action="store_true", help="leave what it reads in reads.npz")
     parser.add_argument("--epochs", type=float, help="default: the recipe's")
     parser.add_argument("--batch", type=int, help="default: the recipe's")
     parser.add_argument("--learning-rate", type=float, help="default: the recipe's")
@@ -262,6 +283,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     if args.part != "lca" and not args.start:
         parser.error(f"--part {args.part} needs --start: the LCA learns first.")
+    if (args.part == "tower-pretrained") != bool(args.network):
+        parser.error("--part tower-pretrained needs --network, and no other part takes it.")
     # batch norms learn faster than group norms, and folded they cost nothing; once folded, no norm
     norms = {
         f"{part}_norm": args.norm if recipe.module == module else "none"
@@ -273,26 +296,22 @@ def main() -> None:
         "mpp_residual": args.residual,
     }
     compared = {name: value for name, value in compared.items() if value}
+    start = torch.load(args.start, weights_only=True) if args.start else {}
+    if recipe.module == "mpp":
+        compared |= stem_of(start)
+    elif args.network:
+        compared |= PRETRAINED_STEM
     # the language model is dropped below
     config = mini_config(vocab_size=512, **norms, **compared)
     task = VisionTask(FEALLMForConditionalGeneration(config), recipe.module)
     quicken(task)
     # on a CPU the gradient of transformers' sdpa takes six times longer for 37 patches
     task.model.vision_tower.set_attn_implementation("eager")
-    if args.start:
-        start = torch.load(args.start, weights_only=True)
-        if recipe.module != "lca":  # only what comes before it has learnt anything yet
-            if recipe.module == "vision_tower":
-                task.start_tower()
-            before = ("lca.", "vision_tower.") if recipe.module == "mpp" else ("lca.",)
-            learnt = {k: v for k, v in start.items() if k.startswith(before)}
-            start = task.model.state_dict() | learnt
-        (task if recipe.module == "lca" else task.model).load_state_dict(start)
     augment = {
         split: Augment(
             size=config.vision_config.image_size,
             crop_size=config.crop_size,
-            crop_groups=config.crop_groups,
+            crop_groups=() if recipe.module == "vision_tower" else config.crop_groups,
             mean=MEAN,
             std=STD,
             train=split == "train",
@@ -301,6 +320,19 @@ def main() -> None:
         )
         for split in ("train", "valid")
     }
+    learnt_from = Faces(args.packs, "train", tuple(args.sets), teachers=args.teachers)
+    if args.start:
+        if recipe.module != "lca":  # only what comes before it has learnt anything yet
+            if recipe.module == "vision_tower":
+                task.start_tower()
+            before = ("lca.", "vision_tower.") if recipe.module == "mpp" else ("lca.",)
+            learnt = {k: v for k, v in start.items() if k.startswith(before)}
+            start = task.model.state_dict() | learnt
+        (task if recipe.module == "lca" else task.model).load_state_dict(start)
+    if args.network:
+        some = range(0, len(learnt_from), max(len(learnt_from) // 256, 1))
+        pixels = augment["valid"]([learnt_from[i] for i in some])["pixel_values"]
+        task.start_from(args.network, pixels)
 
     class Collate:
         """Validation batches are only aligned; the two splits never mix in one batch."""
@@ -308,7 +340,6 @@ def main() -> None:
         def __call__(self, items):
             return augment["train" if task.training else "valid"](items)
 
-    learnt_from = Faces(args.packs, "train", tuple(args.sets), teachers=args.teachers)
     trainer = VisionTrainer(
         model=task,
         args=TrainingArguments(
@@ -344,7 +375,7 @@ def main() -> None:
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(args.out))
     print(trainer.evaluate())
-    if recipe.module in ("lca", "vision_tower"):  # each sees what the other does not
+    if args.reads:
         readings = read(task, learnt_from, augment["valid"])
         learnt_from.save_readings(args.out / "reads.npz", readings)
     if recipe.module == "lca":
