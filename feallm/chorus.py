@@ -6,8 +6,10 @@ token and leaves at any; an answer alone is written as `generation.stream` write
 fp32; in bf16 a tie may round the other way).
 """
 
+import atexit
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -112,6 +114,8 @@ class Chorus:
         self.model, self.graphs = model, graphs
         self._voices: list[Voice] = []
         self._lock = threading.Lock()
+        self._writer: threading.Thread | None = None
+        _CHORUSES.add(self)
 
     def stream(
         self,
@@ -144,10 +148,18 @@ class Chorus:
             self._voices.append(voice)
             if len(self._voices) == 1:
                 try:
-                    threading.Thread(target=self._write, daemon=True).start()
+                    self._writer = threading.Thread(target=self._write, daemon=True)
+                    self._writer.start()
                 except RuntimeError:  # no more threads: the next one who asks shall try again
                     self._voices.clear()
                     raise
+
+    def close(self) -> None:
+        """End every answer at its next token, and wait for that."""
+        for voice in self._singing():
+            voice.stopped = True
+        if self._writer and self._writer.is_alive():
+            self._writer.join(60)
 
     def _singing(self) -> list[Voice]:
         with self._lock:
@@ -196,3 +208,13 @@ class Chorus:
         elif readers:
             readers[0].read(list(going.values()))
         return together
+
+
+_CHORUSES: weakref.WeakSet[Chorus] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that comes back from torch to a Python that has ended aborts the process."""
+    for chorus in list(_CHORUSES):
+        chorus.close()
