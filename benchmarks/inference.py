@@ -4,14 +4,15 @@ Run as:
 
     python -m benchmarks.inference            true 7B sizes: a GPU, or 16 GiB of free memory
     python -m benchmarks.inference --quick    the language model cut to two layers, one thread
-    python -m benchmarks.inference --one-layer --no-growth    true depth in less memory and time
+    python -m benchmarks.inference --one-layer --growth    true depth in less memory and time
     python -m benchmarks.inference --plot growth.png
 
 Both models share the same random weights, since speed does not depend on their values, and
 alternate in one process; every figure is a median after one round that is not counted. LLaVA is
 transformers' own with generate() as it comes. A prefill goes from the pixels to the first token's
-scores, with 577 image tokens (LLaVA: 576) and a question. On a GPU FEALLM's answer is written as
-the page writes it, by a chorus with CUDA graphs. The first question and its follow-ups are timed
+scores, with 577 image tokens (LLaVA: 576) and a question, a token longer in every round: a ratio,
+the median of the rounds' own, shall not hang on how well one length suits the processor. On a GPU
+FEALLM's answer is written as the page writes it, by a chorus with CUDA graphs. The first question and its follow-ups are timed
 without the vision tower: a face is encoded once, before it is talked about. On one thread of a CPU
 the seconds are the processor's, so that other work on the machine does not count. The weights are
 in bf16, in fp32 on a CPU that only emulates bf16. With `--one-layer` all layers of the language
@@ -27,7 +28,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -126,9 +127,9 @@ def words(count: int) -> list[int]:
     return torch.randint(5, 30_000, (count,)).tolist()
 
 
-def prompt(image_tokens: int) -> list[int]:
+def prompt(image_tokens: int, question: int = QUESTION) -> list[int]:
     """Return the ids of a first question: the image's placeholders and the words."""
-    return [1, *[32_000] * image_tokens, *words(QUESTION)]
+    return [1, *[32_000] * image_tokens, *words(question)]
 
 
 def encode(model: FEALLMForConditionalGeneration, faces: dict) -> torch.Tensor:
@@ -266,34 +267,34 @@ def measure(
     repeats: int,
     device: str,
     one_layer: bool = False,
-    growth: bool = True,
+    growth: Collection[str] = tuple(GROWTH),
 ) -> dict:
-    """Return every figure; see the module."""
+    """Return every figure, of `GROWTH` those named; see the module."""
     feallm, llava = build(layers, device, one_layer)
     face = pictures(1, feallm.device)
     chorus = Chorus(feallm, open_graphs(feallm, print)) if device == "cuda" else None
     kinds = {
-        "llava": lambda: llava_answers(llava, prompt(576), face, tokens),
-        "feallm": lambda: feallm_answers(feallm, prompt(577), face, tokens, chorus),
+        "llava": lambda n: llava_answers(llava, prompt(576, n), face, tokens),
+        "feallm": lambda n: feallm_answers(feallm, prompt(577, n), face, tokens, chorus),
     }
     first: dict[str, list[float]] = {kind: [] for kind in kinds}
     later: dict[str, list[float]] = {kind: [] for kind in kinds}
     for turn in range(repeats + 1):
         for kind, answers in kinds.items():
-            took = answers()
+            took = answers(QUESTION + turn)
             if turn:  # the first is not counted
                 first[kind].append(took[0])
                 later[kind].append(took[1])
     with_graphs, chorus = bool(chorus and chorus.graphs), None  # NF4 does without their memory
     embeds = encode(feallm, face)
-    talks = [talk(feallm, embeds, max(TURNS) if growth else 2) for _ in range(repeats)]
+    talks = [talk(feallm, embeds, max(TURNS) if "turns" in growth else 2) for _ in range(repeats)]
     by_turn = [statistics.median(t) for t in zip(*talks, strict=True)]
     by_streams = {
         n: statistics.median(step(feallm, embeds, n, tokens) for _ in range(repeats))
         for n in STREAMS
-        if growth
+        if "streams" in growth
     }
-    by_faces = {n: several(feallm, n) for n in FACES if growth}
+    by_faces = {n: several(feallm, n) for n in FACES if "faces" in growth}
     prefill = {kind: statistics.median(v) for kind, v in first.items()}
     speed = {kind: 1 / statistics.median(v) for kind, v in later.items()}
     read = [feallm.lm_head, *feallm.model.language_model.layers]
@@ -309,9 +310,9 @@ def measure(
         "layers": layers,
         "one_layers_weights": one_layer,
         "prefill_s": prefill,
-        "prefill_ratio": prefill["feallm"] / prefill["llava"],
+        "prefill_ratio": ratio(first["feallm"], first["llava"]),
         "tokens_per_second": speed,
-        "decoding_ratio": speed["feallm"] / speed["llava"],
+        "decoding_ratio": ratio(later["llava"], later["feallm"]),
         "weights_read_gb_per_s": weights * speed["feallm"] / 1e9,
         "first_question_s": by_turn[0],
         "follow_up_s": by_turn[1],
@@ -319,9 +320,14 @@ def measure(
         "nf4_peak_gb": nf4_peak(feallm, tokens) if device == "cuda" else count_nf4_peak(32),
         "nf4": "measured" if device == "cuda" else "counted at 32 layers",
         "streams": by_streams,
-        "turns": {n: by_turn[n - 1] for n in TURNS if growth},
+        "turns": {n: by_turn[n - 1] for n in TURNS if "turns" in growth},
         "faces": by_faces,
     }
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """Return the median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def processor() -> str:
@@ -350,8 +356,8 @@ def table(result: dict) -> str:
     ]
     lines = ["| | LLaVA | FEALLM | ratio | wanted |", "|---|---|---|---|---|"]
     for name, theirs, ours, unit, key in rows:
-        ratio = figure(result[key]) if key.endswith("ratio") else ""
-        cells = [name, figure(theirs, unit), figure(ours, unit), ratio, TARGETS[key]]
+        beside = figure(result[key]) if key.endswith("ratio") else ""
+        cells = [name, figure(theirs, unit), figure(ours, unit), beside, TARGETS[key]]
         if key == "follow_up_ratio":  # both are FEALLM's
             cells[1:3] = ["", f"{cells[1]}, {cells[2]}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -388,11 +394,13 @@ def main() -> None:
     parser.add_argument(
         "--one-layer", action="store_true", help="all layers have the first one's weights"
     )
-    parser.add_argument("--no-growth", action="store_true", help="the four ratios alone")
+    parser.add_argument(
+        "--growth", nargs="*", default=list(GROWTH), choices=list(GROWTH), help="none: ratios alone"
+    )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw how it grows")
     args = parser.parse_args()
-    if args.plot and args.no_growth:
-        parser.error("--plot draws what --no-growth leaves out.")
+    if args.plot and len(args.growth) < len(GROWTH):
+        parser.error("--plot draws all that --growth can name.")
     if args.threads or args.quick:
         torch.set_num_threads(args.threads or 1)
     usual = (2, 8, 3) if args.quick else (32, 64, 7)
@@ -401,7 +409,7 @@ def main() -> None:
         for given, default in zip((args.layers, args.tokens, args.repeats), usual, strict=True)
     )
     with torch.inference_mode():
-        result = measure(layers, tokens, repeats, args.device, args.one_layer, not args.no_growth)
+        result = measure(layers, tokens, repeats, args.device, args.one_layer, args.growth)
     where = f"{result['device']}, {result['threads']} threads, seconds {result['seconds']}"
     weights = ", all with one layer's weights" if args.one_layer else ""
     print(f"{where}, {layers} of 32 layers{weights}, {result['dtype']}\n")

@@ -6,10 +6,8 @@ token and leaves at any; an answer alone is written as `generation.stream` write
 fp32; in bf16 a tie may round the other way).
 """
 
-import atexit
 import queue
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,6 +15,7 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
 
+from feallm import ending
 from feallm.generation import Model, Reader, copied, next_scores, pick
 from feallm.graphs import Alone, Graphs
 
@@ -115,7 +114,6 @@ class Chorus:
         self._voices: list[Voice] = []
         self._lock = threading.Lock()
         self._writer: threading.Thread | None = None
-        _CHORUSES.add(self)
 
     def stream(
         self,
@@ -154,13 +152,6 @@ class Chorus:
                     self._voices.clear()
                     raise
 
-    def close(self) -> None:
-        """End every answer at its next token, and wait for that."""
-        for voice in self._singing():
-            voice.stopped = True
-        if self._writer and self._writer.is_alive():
-            self._writer.join(60)
-
     def _singing(self) -> list[Voice]:
         with self._lock:
             self._voices = [v for v in self._voices if not v.left]
@@ -169,6 +160,10 @@ class Chorus:
     @torch.inference_mode()
     def _write(self) -> None:
         """Write until there is nobody left to write for."""
+        with ending.working():
+            self._write_all()
+
+    def _write_all(self) -> None:
         together = None
         while voices := self._singing():
             try:
@@ -208,13 +203,3 @@ class Chorus:
         elif readers:
             readers[0].read(list(going.values()))
         return together
-
-
-_CHORUSES: weakref.WeakSet[Chorus] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """A thread that comes back from torch to a Python that has ended aborts the process."""
-    for chorus in list(_CHORUSES):
-        chorus.close()

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from feallm.alignment import compose, invert, similarity, template_for
+from feallm.ending import working
 
 DETECTION_SIDE = 1280
 """Faces are looked for in a copy of at most this longer side; they are drawn from the original."""
@@ -85,7 +86,7 @@ def detect_faces(photo: Image.Image) -> list[Face]:
 def _detect(photo: Image.Image, is_crop: bool = False) -> list[Face]:
     import torch
 
-    with torch.inference_mode():
+    with working(), torch.inference_mode():
         boxes, scores, points = _detector(is_crop).detect(
             ImageOps.expand(photo, BORDER), landmarks=True
         )

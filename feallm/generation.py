@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from transformers import Cache, DynamicCache
 
+from feallm import ending
 from feallm.modeling import FEALLMForConditionalGeneration
 
 Model = FEALLMForConditionalGeneration
@@ -40,13 +41,21 @@ def common_length(lists: list[list[int]]) -> int:
     return length
 
 
-def next_scores(model: Model, cache: Cache, embeds: torch.Tensor, **places) -> torch.Tensor:
+def next_scores(
+    model: Model,
+    cache: Cache,
+    embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Read embeddings (B, T, D_t) into a cache; return the next token's scores (B, V) in fp32.
 
-    `places` are the mask and the positions, where rows are padded.
+    The mask and the positions are needed where rows are padded.
     """
+    ending.check()
+    # by place: transformers 5.24 calls the cache another name than 5.23
     out = model.model.language_model(
-        inputs_embeds=embeds, past_key_values=cache, use_cache=True, **places
+        None, attention_mask, position_ids, cache, inputs_embeds=embeds, use_cache=True
     )
     return model.lm_head(out.last_hidden_state[:, -1]).float()
 

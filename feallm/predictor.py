@@ -25,6 +25,7 @@ from feallm.chorus import Chorus
 from feallm.conversation import Message
 from feallm.crops import Crop, list_crops
 from feallm.device import best_device, best_dtype
+from feallm.ending import working
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.generation import Reader, common_length, complete
 from feallm.graphs import Graphs, open_graphs, wanted
@@ -168,7 +169,7 @@ class Predictor:
         Without `texts` the three texts hold only what was decided, as they would open: the label,
         the list of action units, and nothing; that is all an evaluation needs.
         """
-        with self._alone:
+        with self._alone, working():
             return self._analyse(face, texts)
 
     def _analyse(self, face: Image.Image, texts: bool) -> Reading:
@@ -220,7 +221,7 @@ class Predictor:
     def _chances(
         self, faces: Sequence[Image.Image], active: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        with self._alone:
+        with self._alone, working():
             _, embeds = self._encode([*faces, *map(ImageOps.mirror, faces)])
             reader = Reader(self.model, embeds)
             units = self._decide_action_units(reader, lambda k, _: k in active)[1]
@@ -241,10 +242,11 @@ class Predictor:
         Nothing is decided before: it is how the paper asks its benchmark's questions. A person's
         questions are better answered by `stream`, which knows the analysis.
         """
-        _, embeds = self._encode(faces)
         asked = [[{"role": "user", "content": q}] for q in questions]
         ids = [self.processor.conversation(talk)[0] for talk in asked]
-        return list(map(self._text, self._complete(ids, embeds, max_new_tokens)))
+        with working():
+            _, embeds = self._encode(faces)
+            return list(map(self._text, self._complete(ids, embeds, max_new_tokens)))
 
     def fitting(self, reading: Reading, messages: list[Message]) -> list[Message]:
         """Return the newest turns of a talk that the model has room for.
@@ -290,7 +292,7 @@ class Predictor:
         written: list[int] = []
         shown = ""
         reader = self._talks.take(reading)
-        with torch.inference_mode():
+        with working(), torch.inference_mode():
             reader.turn_to(ids)
         tokens = self._chorus.stream(
             reader,

@@ -75,6 +75,11 @@ def test_the_inference_table_leaves_empty_what_was_not_measured(tmp_path):
     assert Image.open(tmp_path / "growth.png").size[0] > 1000
 
 
+def test_a_ratio_is_that_of_the_rounds():
+    """Rounds differ in length: a longer one alone makes no model slower."""
+    assert inference.ratio([2.0, 30.0, 4.5], [1.0, 20.0, 3.0]) == 1.5
+
+
 @torch.inference_mode()
 def test_an_answer_is_timed_in_the_pages_way_too():
     model = tiny_model()

@@ -1,12 +1,8 @@
 """Answers written together are those written alone, whoever joins, leaves or fails meanwhile."""
 
 import gc
-import os
-import subprocess
-import sys
 import threading
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
@@ -185,19 +181,3 @@ def test_with_a_seed_an_answer_is_repeated_in_company_too(model):
     next(company)
     assert drawn() == first
     company.close()
-
-
-def test_python_may_end_in_the_middle_of_an_answer():
-    script = """
-from conftest import reader_of, tiny_model
-from feallm.chorus import Chorus
-
-model = tiny_model()
-tokens = Chorus(model).stream(reader_of(model, [1, 5, 6]), -1, 4000)
-next(tokens)
-"""
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
