@@ -12,15 +12,15 @@ alternate in one process; every figure is a median after one round that is not c
 transformers' own with generate() as it comes. A prefill goes from the pixels to the first token's
 scores, with 577 image tokens (LLaVA: 576) and a question, a token longer in every round: a ratio,
 the median of the rounds' own, shall not hang on how well one length suits the processor. On a GPU
-FEALLM's answer is written as the page writes it, by a chorus with CUDA graphs. The first question and its follow-ups are timed
-without the vision tower: a face is encoded once, before it is talked about. On one thread of a CPU
-the seconds are the processor's, so that other work on the machine does not count. The weights are
-in bf16, in fp32 on a CPU that only emulates bf16. With `--one-layer` all layers of the language
-model have the same weights: one of them fits in no cache (0.8 GB in fp32), so each is read from
-memory anew, as its own would be. NF4's peak is measured on a GPU; else the bytes of all tensors
-alive at once are counted at 32 layers, from loading to a second token, without computing any
-(`benchmarks.counting`). What cannot be measured here is left empty. The last line is one JSON
-object.
+FEALLM's answer is written as the page writes it, by a chorus with CUDA graphs. The first question
+and its follow-ups are timed without the vision tower: a face is encoded once, before it is talked
+about. On one thread of a CPU the seconds are the processor's, so that other work on the machine
+does not count. The weights are in bf16, in fp32 on a CPU that only emulates bf16. With `--one-
+layer` all layers of the language model have the same weights: one of them fits in no cache (0.8 GB
+in fp32), so each is read from memory anew, as its own would be. NF4's peak is measured on a GPU;
+else the bytes of all tensors alive at once are counted at 32 layers, from loading to a second
+token, without computing any (`benchmarks.counting`). What cannot be measured here is left empty.
+The last line is one JSON object.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 `FEALLMConfig()` is the paper's 7B. feallm-mini differs from it in numbers only.
 """
 
+import math
 from typing import Literal
 
 from transformers import LlamaConfig, LlavaConfig
@@ -47,7 +48,9 @@ class FEALLMConfig(LlavaConfig):
         mpp_num_points: sampling points of a head on each level.
         action_unit_thresholds: probability above which each of the twelve units counts as active.
         expression_sharpness: power of the expressions' probabilities, which makes them as sure as
-            they are right; the order stays (ours; `train.mini.thresholds` fits it).
+            they are right (ours; `train.mini.thresholds` fits it and the next).
+        expression_bias: added to the logarithms of those powers, so that each of the seven is said
+            as often as it is there (vector scaling: Guo et al., arXiv 1706.04599).
 
     Raises:
         ValueError: a field is out of range or two fields contradict each other.
@@ -78,6 +81,7 @@ class FEALLMConfig(LlavaConfig):
     mpp_num_points: int = 4
     action_unit_thresholds: list[float] | tuple[float, ...] = (0.5,) * 12
     expression_sharpness: float = 1.0
+    expression_bias: list[float] | tuple[float, ...] = (0.0,) * 7
 
     def __post_init__(self, **kwargs):
         if (
@@ -97,6 +101,7 @@ class FEALLMConfig(LlavaConfig):
         self.vision_stem_depths = list(self.vision_stem_depths)
         self.mpp_shallow_layers = list(self.mpp_shallow_layers)
         self.action_unit_thresholds = list(self.action_unit_thresholds)
+        self.expression_bias = list(self.expression_bias)
         self._check()
 
     def _check(self) -> None:
@@ -105,6 +110,8 @@ class FEALLMConfig(LlavaConfig):
             raise ValueError("action_unit_thresholds must be twelve numbers between 0 and 1.")
         if self.expression_sharpness <= 0:
             raise ValueError("expression_sharpness must be above 0.")
+        if len(self.expression_bias) != 7 or not all(map(math.isfinite, self.expression_bias)):
+            raise ValueError("expression_bias must be seven finite numbers.")
         unknown = set(self.crop_groups) - set(CROP_GROUPS)
         if unknown or len(set(self.crop_groups)) != len(self.crop_groups):
             raise ValueError(

@@ -178,7 +178,7 @@ class Predictor:
         aus, chances = self._decide_action_units(
             reader, lambda k, chance: float(chance.mean()) > self.thresholds[k]
         )
-        shares = self._sharpened(self._expression_probabilities(reader, aus).mean(0))
+        shares = self._calibrated(self._expression_probabilities(reader, aus).mean(0))
         del reader  # its cache makes room for the texts'
         probabilities = dict(zip(EXPRESSIONS, shares.tolist(), strict=True))
         expression = max(probabilities, key=probabilities.get)
@@ -227,7 +227,7 @@ class Predictor:
             units = self._decide_action_units(reader, lambda k, _: k in active)[1]
             shares = self._expression_probabilities(reader, active)
         halves = (2, len(faces), -1)  # the faces, then their mirror images
-        shares = self._sharpened(shares.view(halves).mean(0))
+        shares = self._calibrated(shares.view(halves).mean(0))
         return _numpy(shares), _numpy(units.view(halves).mean(0))
 
     @torch.inference_mode()
@@ -345,9 +345,11 @@ class Predictor:
         self._ask(reader, prompts.EXPRESSION_QUESTION)
         return _shares((reader.masses(options) * after).sqrt())
 
-    def _sharpened(self, shares: torch.Tensor) -> torch.Tensor:
-        """Expressions' probabilities (..., 7), as sure as the model is right."""
-        return _shares(shares**self.model.config.expression_sharpness)
+    def _calibrated(self, shares: torch.Tensor) -> torch.Tensor:
+        """Expressions' probabilities (..., 7), as sure and as frequent as they are right."""
+        config = self.model.config
+        bias = shares.new_tensor(config.expression_bias)
+        return _shares(shares**config.expression_sharpness * bias.exp())
 
     def _decide_action_units(
         self, reader: Reader, decide: Callable[[int, torch.Tensor], bool]

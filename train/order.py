@@ -23,6 +23,10 @@ def spread(rows: int, count: int) -> range:
     return range(0, rows, max(1, rows // count))
 
 
+FITTED_ON = 1000
+"""Faces of FER+'s valid split, spread over it, on which the shipped calibration is fitted;
+`train.evaluate` counts the others apart."""
+
 POOL = 50
 """Steps whose drawn rows are shared out by their length."""
 

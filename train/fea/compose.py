@@ -18,7 +18,7 @@ from pathlib import Path
 
 from feallm.facs import AUS, EXPRESSIONS
 from train.fea.journal import read_lines
-from train.fea.questions import TEMPLATES, ask, wordings
+from train.fea.questions import NUMBERS, TEMPLATES, ask, wordings
 from train.order import draws
 
 KINDS = ("summary", "movement", "reasoning")
@@ -38,7 +38,8 @@ state the annotations: treat this data as theirs.
 
 **Answers.** Written by {writers}. Dropped because no answer kept to the labels: {dropped:,} frames.
 
-**Questions.** Drawn by seed {seed} from {templates} patterns, which open into many more wordings.
+**Questions.** Drawn by seed {seed} from {templates} patterns and from {frames} frames with {things}
+things to ask for; all open into many more wordings.
 
 | expression | {split_heads} |
 |---|{rules}
@@ -110,6 +111,8 @@ def datasheet(entries: list[dict], dropped: int, seed: int) -> str:
         dropped=dropped,
         seed=seed,
         templates=", ".join(f"{len(TEMPLATES[k]) + len(wordings(k))} {k}" for k in KINDS),
+        frames=sum(len(wordings(f"frames/{n}")) for n in NUMBERS),
+        things=sum(len(wordings(f"things/{k}_{n}")) for k in KINDS for n in NUMBERS),
         split_heads=" | ".join(splits),
         rules="---|" * len(splits),
         expressions="\n".join(line(e, lambda x, e=e: x["expression"] == e) for e in EXPRESSIONS),

@@ -4,9 +4,10 @@ The quoted two are "Please describe the expression in this face." and "Please de
 units in this face."; all others are ours. A pattern offers choices in brackets, "[a|b]", which may
 be nested; `{face}` takes one of `FACES`, `{person}` one of `PERSONS`, any other `{slot}` a line of
 `wordings/slots`. Benchmarks ask the patterns of this file. People ask in many more ways: those of
-`wordings/`, a pattern a line, and what they write before and after a question. The held-out
-questions are never trained on; `train.evaluate` asks them to see whether the model understands a
-question or only recognises it.
+`wordings/`, a pattern a line, with what they write before and after a question. Every kind of thing
+(`wordings/things`) is asked for in every frame (`wordings/frames`): "What ... do you see?" tells
+nothing of what is asked. The held-out questions are never trained on; `train.evaluate` asks them to
+see whether the model understands a question or only recognises it.
 """
 
 import random
@@ -182,6 +183,46 @@ STRANGERS = {
         "I took a screenshot from a film and I'd love to know what emotion the actor's face is displaying at this moment.",
         "What's with that face? Describe it briefly.",
         "Just the overall expression, no details needed, thanks.",
+        "What emotion is this?",
+        "What expression is this person showing?",
+        "What facial expression is this?",
+        "what emotion is she showing",
+        "Which emotion does this face show?",
+        "What is the expression on this face?",
+        "Name the emotion.",
+        "Describe the expression in one word.",
+        "Which emotion is expressed here?",
+        "What is the facial expression of the person in the photo?",
+        "Identify the emotion shown in this picture",
+        "Can you tell me what emotion this face is displaying?",
+        "How would you label this expression?",
+        "whats the vibe of this face like which emotion",
+        "ok so what emotion is he giving rn",
+        "Happy, sad, angry, scared, what is it?",
+        "Could you kindly let me know which emotion the gentleman's face is conveying?",
+        "Dear, what sort of expression is that young lady wearing on her face?",
+        "please what emotion have this man in face",
+        "Which of the basic emotions does this face best match?",
+        "I have my psych homework, which of Ekman's emotions is the person in this picture displaying?",
+        "Emotion category, please.",
+        "Just give me the overall expression label, I don't need the details.",
+        "Is this a happy, sad, angry, surprised, disgusted or fearful face?",
+        "what mood does the face show",
+        "My patient can't speak at the moment. Which emotion is his face showing in this picture?",
+        "I'm drawing this character, what expression would you call this?",
+        "Classify the expression.",
+        "I can never read faces, so what expression is this one?",
+        "Does this face show an emotion, and if so which one?",
+        "Sum up this facial expression for me.",
+        "Fine, impress me: which emotion do you see on this face?",
+        "which emoji emotion fits her face, sad mad happy shocked??",
+        "I am bad at english sorry, the face is which emotion?",
+        "What's the dominant emotion in this expression?",
+        "My grandson sent me this photo and I can't see well, what expression is he making?",
+        "What look is on her face?",
+        "tell me the expression",
+        "Kindly provide a brief summary of the expression displayed in the attached image.",
+        "If you had to pick one emotion word for what this face shows, which would it be?",
     ),
     "movement": (
         "Walk me through every movement visible on the face.",
@@ -203,6 +244,46 @@ STRANGERS = {
         "Please give me the action unit numbers along with their names.",
         "Break the face down into its individual muscle movements for me.",
         "Hey, quick one: how many action units are switched on in my picture, and which are they?",
+        "Which action units are active?",
+        "What facial muscles are being used?",
+        "List the action units in this face.",
+        "What facial movements do you see?",
+        "Which AUs are present?",
+        "which muscles is he moving in his face",
+        "What muscles are active in this face?",
+        "Describe the facial movements.",
+        "Can you list all the facial action units shown here?",
+        "what parts of the face are moving",
+        "FACS code this face.",
+        "AUs?",
+        "Give me the AU list.",
+        "Please provide the full FACS coding for this image, action unit numbers with names.",
+        "Which facial action units can you detect in this photo?",
+        "I'm an animator rigging this pose. Which face muscles do I need to activate to match it?",
+        "Which blendshape-type facial movements, in action unit terms, make up this pose?",
+        "what is her face doing, like which muscles",
+        "What movements is the face making?",
+        "Name every muscle that is contracting in this face.",
+        "Could you please enumerate the facial movements that are visible in the picture?",
+        "tell me what muscle of face is working please",
+        "For my lab report I need the action units that are activated on this person's face.",
+        "Break this face down into individual muscle movements.",
+        "Don't tell me the emotion, only the action units.",
+        "List active AUs, numbers only.",
+        "As a nurse I chart facial movement for patients; which facial muscles are engaged in this photo?",
+        "Which face muscles are tensed here, my dear?",
+        "I would be grateful for a list of the muscle actions present on this face.",
+        "so which au codes would a facs coder write down for this pic",
+        "Which facial muscles are contracted and which movements do they produce?",
+        "show me list of movement in the face",
+        "What changes from a neutral face are visible, movement by movement?",
+        "Action units present in this image?",
+        "Prove you can do it: which action units would a certified coder score here?",
+        "What's moving on this face compared with a relaxed one?",
+        "give me all the face muscles shes using",
+        "Detect the AUs",
+        "Which muscle movements can be observed on the face of the person in this photo?",
+        "I need a checklist of what each active facial muscle is doing in this shot.",
     ),
     "reasoning": (
         "Take me through the logic from action units to emotion.",
@@ -232,9 +313,50 @@ STRANGERS = {
         "Really? Convince me. Point to the bits of the face that back it up.",
         "I see the units you listed. Now tell me what each one contributes to the overall expression.",
         "On what basis did you call it that?",
+        "Why does this face look like that emotion?",
+        "Explain why this expression reads the way it does.",
+        "How can you tell what emotion this is?",
+        "Why do you say it is that expression?",
+        "What makes this face look the way it does emotionally?",
+        "explain your reasoning",
+        "What facial cues led you to that emotion?",
+        "how do u know thats the emotion",
+        "Which movements support your conclusion about the expression?",
+        "Why this emotion and not another one?",
+        "Explain how the action units add up to this expression.",
+        "Walk me through how the facial movements lead to the emotion you see.",
+        "What evidence on the face points to this expression?",
+        "Justify your label using the action units.",
+        "I don't buy it. What in the face makes you think it's that emotion?",
+        "Could you please explain the basis on which you determined the expression?",
+        "How do the muscle movements show the emotion?",
+        "why u think this emotion explain me please",
+        "Explain step by step why this face would be classified with this expression.",
+        "What gives the expression away?",
+        "My teacher wants us to justify the emotion label with facial evidence. How would you argue it for this face?",
+        "How did you come to that conclusion about her expression?",
+        "Which muscle movements make this read as the emotion it does, and why?",
+        "From an animation point of view, why does this pose sell the emotion it sells?",
+        "Please interpret the action units and explain what emotion they combine to show.",
+        "how can u tell from the face what expression it is",
+        "Tell me why the face expression is like this emotion, from what muscles you understand it.",
+        "Darling, how can you tell from somebody's face like this which emotion it shows?",
+        "Link the observed AUs to the emotion and explain the reasoning.",
+        "Give the rationale for your emotion classification.",
+        "What would I look for in this face to recognise the expression myself, and why does it mean that?",
+        "Why does the combination of movements here signal this particular emotion?",
+        "Reasoning behind the expression label?",
+        "I'd have guessed something else, so explain which facial signs made you choose that emotion.",
+        "Why should I believe that is the right emotion? Argue from the facial muscles.",
+        "For the patient notes, explain how the visible facial movements justify the expression you named.",
+        "why does it look like that expression, what in the face shows it",
+        "Help me understand why these muscle actions together are read as this expression.",
+        "In what way do the facial movements indicate the emotion?",
+        "What about the face tells you the emotion?",
     ),
 }
-"""Held out too: written by two who had seen none of our patterns, the first ten of each by one."""
+"""Held out too: written by three who had seen none of our patterns, the first ten of each by one, the
+last forty by another."""
 
 
 WORDINGS = Path(__file__).parent / "wordings"
@@ -242,6 +364,9 @@ _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 CANONICAL_SHARE = 0.2
 """Share of questions asked in the very words in which an analysis asks them."""
+NUMBERS = ("plural", "singular")
+COMPOSED_SHARE = 0.35
+"""Of the others the share that is put together: what tells the kind is the thing, not the frame."""
 LED_IN, CLOSED = 0.15, 0.08
 """Shares of questions with other words before, and after, them."""
 
@@ -322,11 +447,21 @@ def filled(pattern: str, rng: random.Random) -> str:
     return expand(_SLOT.sub(drawn, pattern), rng)
 
 
+def composed(kind: str, rng: random.Random) -> str:
+    """Return a frame with the thing that a question of this kind asks for."""
+    number = rng.choice(NUMBERS)
+    thing = rng.choice(wordings(f"things/{kind}_{number}"))
+    return rng.choice(wordings(f"frames/{number}")).replace("{thing}", thing)
+
+
 def ask(kind: str, rng: random.Random) -> str:
     """Return a question of one of the three kinds, as people may type it."""
     if rng.random() < CANONICAL_SHARE:
         return TEMPLATES[kind][0]
     while True:
-        question = disturbed(filled(worded(kind, TEMPLATES[kind], rng), rng), rng)
+        if rng.random() < COMPOSED_SHARE:
+            question = filled(composed(kind, rng), rng)
+        else:
+            question = disturbed(filled(worded(kind, TEMPLATES[kind], rng), rng), rng)
         if bare(question) not in _HELD_OUT:
             return as_typed(in_a_message(question, rng), rng)

@@ -6,8 +6,9 @@ those the model ships with, fixed by `train.mini.thresholds` on other faces.
 
 FER+ (valid split, majority of the seven) and CK+ are pictures of one face already and are read as
 `python -m feallm --face-crop` reads them; ExpW (every fifth photo, kept aside) goes through
-detection and alignment, as a visitor's photo does, and through its box where no face is found.
-FER+ is counted by its paper's protocol too: on the faces that most of its annotators agree on.
+detection and alignment, as a visitor's photo does, and through its box where no face is found. FER+
+is counted by its paper's protocol too: on the faces that most of its annotators agree on. And on
+those alone that had no part in the calibration (`train.mini.thresholds`).
 
 On about `--texts` faces of each set the three texts are written too and compared with what was
 decided (`train.agreement`), and on `--asked` faces of the first set the held-out paraphrases, ours
@@ -32,7 +33,7 @@ from train.fea import talk
 from train.fea.questions import HELD_OUT, STRANGERS
 from train.feabench.sets import Item, zipped
 from train.metrics import calibration_error, expression_figures, f1
-from train.order import spread
+from train.order import FITTED_ON, spread
 
 SETS = ("ferplus", "ckplus_validation", "expw")
 
@@ -45,7 +46,8 @@ def evaluate_set(
     items = face_set.items
     if limit:
         items = some(items, limit)
-    truth, said, confidence, units_truth, units_said, agreed = [], [], [], [], [], []
+    truth, said, confidence, asked = [], [], [], []
+    units_truth, units_said, agreed = [], [], []
     stride, differ, faulty = max(1, len(items) // max(texts, 1)), Counter(), []
     for number, item in enumerate(items, 1):
         if number % 100 == 0:
@@ -57,6 +59,7 @@ def evaluate_set(
             faulty.append(bool(found))
             differ.update(found)
         expression = parse_analysis(reading.summary).expression
+        asked.append(bool(item.expression))
         if item.expression:
             truth.append(EXPRESSIONS.index(item.expression))
             said.append(EXPRESSIONS.index(expression) if expression else -1)
@@ -81,6 +84,11 @@ def evaluate_set(
             for k in AUS
         }
         result["au_mean_f1"] = float(np.mean(list(result["au_f1"].values())))
+    if name == "ferplus" and not limit:
+        fitted = np.isin(np.arange(len(items)), spread(len(items), FITTED_ON))[asked]
+        others = expression_figures(truth[~fitted], said[~fitted], EXPRESSIONS)
+        kept = {k: others[k] for k in ("accuracy", "mean_recall")}
+        result["not_fitted_on"] = {"faces": int((~fitted).sum())} | kept
     if agreed:
         result["agreed"] = {"faces": len(agreed), "accuracy": float(np.mean(agreed))}
     if faulty:
@@ -174,6 +182,12 @@ def show(name: str, result: dict) -> None:
         print(
             f"  accuracy {agreed['accuracy']:.1%} on the {agreed['faces']} faces that more than "
             "half of the annotators agree on"
+        )
+    if "not_fitted_on" in result:
+        others = result["not_fitted_on"]
+        print(
+            f"  accuracy {others['accuracy']:.1%}, mean recall {others['mean_recall']:.1%} on the "
+            f"{others['faces']} faces that no number was fitted on"
         )
     if "au_f1" in result:
         print(f"  action units, mean F1 {result['au_mean_f1']:.3f}")
