@@ -15,10 +15,10 @@ the median of the rounds' own, shall not hang on how well one length suits the p
 FEALLM's answer is written as the page writes it, by a chorus with CUDA graphs. The first question
 and its follow-ups are timed without the vision tower: a face is encoded once, before it is talked
 about. On one thread of a CPU the seconds are the processor's, so that other work on the machine
-does not count. The weights are in bf16, in fp32 on a CPU that only emulates bf16. With `--one-
-layer` all layers of the language model have the same weights: one of them fits in no cache (0.8 GB
-in fp32), so each is read from memory anew, as its own would be. NF4's peak is measured on a GPU;
-else the bytes of all tensors alive at once are counted at 32 layers, from loading to a second
+does not count. The weights are in bf16, in fp32 on a CPU that only emulates bf16. With
+`--one-layer` all layers of the language model have the same weights: one of them fits in no cache
+(0.8 GB in fp32), so each is read from memory anew, as its own would be. NF4's peak is measured on a
+GPU; else the bytes of all tensors alive at once are counted at 32 layers, from loading to a second
 token, without computing any (`benchmarks.counting`). What cannot be measured here is left empty.
 The last line is one JSON object.
 """
@@ -325,9 +325,9 @@ def measure(
     }
 
 
-def ratio(ours: list[float], theirs: list[float]) -> float:
+def ratio(above: list[float], below: list[float]) -> float:
     """Return the median of the rounds' ratios."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def processor() -> str:
@@ -395,11 +395,15 @@ def main() -> None:
         "--one-layer", action="store_true", help="all layers have the first one's weights"
     )
     parser.add_argument(
-        "--growth", nargs="*", default=list(GROWTH), choices=list(GROWTH), help="none: ratios alone"
+        "--growth",
+        nargs="*",
+        default=list(GROWTH),
+        choices=list(GROWTH),
+        help="what to time; without a name the ratios alone",
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw how it grows")
     args = parser.parse_args()
-    if args.plot and len(args.growth) < len(GROWTH):
+    if args.plot and set(args.growth) != set(GROWTH):
         parser.error("--plot draws all that --growth can name.")
     if args.threads or args.quick:
         torch.set_num_threads(args.threads or 1)

@@ -1,4 +1,4 @@
-"""Python may end while a thread computes, as when the page is closed in the middle of an analysis.
+"""Python may end while a thread computes, as when the page is stopped in the middle of an analysis.
 
 A daemon thread, as a web server's are, that comes back from torch to a Python that has ended aborts
 the process (until Python 3.14). So whoever computes says so, and is waited for; what takes many
@@ -19,7 +19,7 @@ _ending = False
 
 
 def check() -> None:
-    """Let the thread end where Python ends.
+    """End this thread if Python is ending.
 
     Raises:
         SystemExit: which no `except Exception` holds up, and which ends a thread without a word.

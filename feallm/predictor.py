@@ -3,9 +3,9 @@
 An analysis asks the model two short questions and reads its own probabilities where the answers
 are written: the action units, and the expression both at once and after the units, for each tells
 of the other. All are read from the face and from its mirror image and averaged: neither side of a
-face has the last word. The expression's are made as sure as the model is right. Then it writes the
-paper's three texts in one batch, each continuing what was decided, so that texts and probabilities
-agree.
+face has the last word. The expression's are calibrated: as sure as the model is right, and each
+said as often as it is there. Then it writes the paper's three texts in one batch, each continuing
+what was decided, so that texts and probabilities agree.
 """
 
 import contextlib
@@ -226,9 +226,9 @@ class Predictor:
             reader = Reader(self.model, embeds)
             units = self._decide_action_units(reader, lambda k, _: k in active)[1]
             shares = self._expression_probabilities(reader, active)
-        halves = (2, len(faces), -1)  # the faces, then their mirror images
-        shares = self._calibrated(shares.view(halves).mean(0))
-        return _numpy(shares), _numpy(units.view(halves).mean(0))
+            halves = (2, len(faces), -1)  # the faces, then their mirror images
+            shares = self._calibrated(shares.view(halves).mean(0))
+            return _numpy(shares), _numpy(units.view(halves).mean(0))
 
     @torch.inference_mode()
     def answer(
@@ -346,7 +346,7 @@ class Predictor:
         return _shares((reader.masses(options) * after).sqrt())
 
     def _calibrated(self, shares: torch.Tensor) -> torch.Tensor:
-        """Expressions' probabilities (..., 7), as sure and as frequent as they are right."""
+        """Expressions' probabilities (..., 7), sharpened and weighed as the configuration says."""
         config = self.model.config
         bias = shares.new_tensor(config.expression_bias)
         return _shares(shares**config.expression_sharpness * bias.exp())

@@ -76,8 +76,8 @@ def test_the_inference_table_leaves_empty_what_was_not_measured(tmp_path):
 
 
 def test_a_ratio_is_that_of_the_rounds():
-    """Rounds differ in length: a longer one alone makes no model slower."""
-    assert inference.ratio([2.0, 30.0, 4.5], [1.0, 20.0, 3.0]) == 1.5
+    """Rounds differ in length: the medians may be those of different rounds."""
+    assert inference.ratio([2.0, 3.0, 8.0], [1.0, 2.0, 2.0]) == 2.0
 
 
 @torch.inference_mode()

@@ -31,6 +31,8 @@ def test_default_is_the_papers_7b():
         ({"mpp_shallow": False, "use_lca": False}, "nothing to fuse"),
         ({"lca_depths": (1, 1)}, "lca_depths"),
         ({"action_unit_thresholds": (0.5,)}, "twelve"),
+        ({"expression_bias": (0.5,)}, "seven"),
+        ({"expression_bias": (0.0,) * 6 + (float("nan"),)}, "finite"),
     ],
 )
 def test_a_contradiction_is_a_sentence(changes, sentence):

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import reader_of, tiny_model
+
+from feallm import ending
 
 ANSWER = """
 from conftest import reader_of, tiny_model
@@ -47,6 +50,16 @@ def test_python_may_end_in_the_middle(work):
         [sys.executable, "-c", WORK[work]],
         env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     assert b"Traceback" not in done.stderr, done.stderr.decode()[-2000:]
+
+
+def test_no_step_begins_while_python_ends(monkeypatch):
+    reader = reader_of(tiny_model(), [1, 5, 6])
+    monkeypatch.setattr(ending, "_ending", True)
+    with pytest.raises(SystemExit):
+        reader.read([7])
+    with pytest.raises(SystemExit), ending.working():
+        pytest.fail("Something was computed.")

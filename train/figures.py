@@ -151,7 +151,8 @@ def main() -> None:
         last_json(path) for path in (args.evaluation, args.benchmark, args.thresholds)
     )
     lacking = {*SETS, *ASKED} - results.keys()
-    if lacking or any("agreement" not in results[name] for name in SETS):
+    whole = not lacking and "not_fitted_on" in results["ferplus"]
+    if not whole or any("agreement" not in results[name] for name in SETS):
         raise SystemExit(f"{args.evaluation} is no full evaluation: run it on all sets with texts.")
     ferplus = results["ferplus"]
     short = [overview(results, strangers), f"{not_fitted_on(ferplus)} {agreed(ferplus)}"]

@@ -24,7 +24,7 @@ def spread(rows: int, count: int) -> range:
 
 
 FITTED_ON = 1000
-"""Faces of FER+'s valid split, spread over it, on which the shipped calibration is fitted;
+"""About so many faces of FER+'s valid split, spread over it, calibrate the shipped mini;
 `train.evaluate` counts the others apart."""
 
 POOL = 50

@@ -2,7 +2,7 @@
 
 The expression is the label the model's summary opens with and the action units are those its
 movement description names, both read back from the text by `facs.parse_analysis`; thresholds are
-those the model ships with, fixed by `train.mini.thresholds` on other faces.
+those the model ships with, fixed by `train.mini.thresholds`.
 
 FER+ (valid split, majority of the seven) and CK+ are pictures of one face already and are read as
 `python -m feallm --face-crop` reads them; ExpW (every fifth photo, kept aside) goes through
@@ -46,8 +46,7 @@ def evaluate_set(
     items = face_set.items
     if limit:
         items = some(items, limit)
-    truth, said, confidence, asked = [], [], [], []
-    units_truth, units_said, agreed = [], [], []
+    truth, said, confidence, units_truth, units_said, agreed = [], [], [], [], [], []
     stride, differ, faulty = max(1, len(items) // max(texts, 1)), Counter(), []
     for number, item in enumerate(items, 1):
         if number % 100 == 0:
@@ -59,7 +58,6 @@ def evaluate_set(
             faulty.append(bool(found))
             differ.update(found)
         expression = parse_analysis(reading.summary).expression
-        asked.append(bool(item.expression))
         if item.expression:
             truth.append(EXPRESSIONS.index(item.expression))
             said.append(EXPRESSIONS.index(expression) if expression else -1)
@@ -84,8 +82,8 @@ def evaluate_set(
             for k in AUS
         }
         result["au_mean_f1"] = float(np.mean(list(result["au_f1"].values())))
-    if name == "ferplus" and not limit:
-        fitted = np.isin(np.arange(len(items)), spread(len(items), FITTED_ON))[asked]
+    fitted = np.isin(np.arange(len(truth)), spread(len(truth), FITTED_ON))
+    if name == "ferplus" and not limit and not fitted.all():
         others = expression_figures(truth[~fitted], said[~fitted], EXPRESSIONS)
         kept = {k: others[k] for k in ("accuracy", "mean_recall")}
         result["not_fitted_on"] = {"faces": int((~fitted).sum())} | kept

@@ -1,4 +1,4 @@
-r"""Fix the thresholds of the action units and the sureness of the expression; ship the weights.
+r"""Fix the thresholds of the action units and the calibration of the expression; ship the weights.
 
 Run as:
 
@@ -78,7 +78,7 @@ def chances_of(predictor: Predictor, faces: Faces, rows, active: np.ndarray) -> 
 
 
 def raw_expressions(predictor: Predictor, faces: Faces, rows: range) -> np.ndarray:
-    """Return the expressions' probabilities (n, 7) as the model gives them, not calibrated."""
+    """Return the expressions' probabilities (n, 7) without calibration, which is reset."""
     config = predictor.model.config
     config.expression_sharpness, config.expression_bias = 1.0, [0.0] * len(EXPRESSIONS)
     read = [predictor.analyse(faces.picture(i), texts=False) for i in rows]
@@ -136,18 +136,17 @@ def main() -> None:
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--faces", type=int, default=FITTED_ON, help="of FER+")
     args = parser.parse_args()
     predictor = Predictor(args.model)
     wild = Faces(args.packs, "valid", sets=("ferplus",))
     posed = Faces(args.packs, "valid", sets=("ckplus_validation",))
-    ferplus, ckplus = labelled(predictor, wild, args.faces), coded(predictor, posed)
+    ferplus, ckplus = labelled(predictor, wild, FITTED_ON), coded(predictor, posed)
     thresholds = choose(ferplus, ckplus)
     print({f"AU{k}": t for k, t in zip(AUS, thresholds, strict=True)})
     strangers = on_strangers(predictor, posed, ferplus, ckplus)
     config = predictor.model.config
     config.action_unit_thresholds = thresholds
-    rows = spread(len(wild), args.faces)
+    rows = spread(len(wild), FITTED_ON)
     shares, truth = raw_expressions(predictor, wild, rows), wild.majority()[list(rows)]
     config.expression_sharpness, config.expression_bias = calibration(shares, truth)
     fields = ("expression_sharpness", "expression_bias")
