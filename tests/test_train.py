@@ -28,8 +28,9 @@ from feallm.lca import LocalClueAggregator
 from feallm.predictor import Reading
 from train import agreement, figures, metrics
 from train.fea import questions, talk, writer
+from train.feabench.sets import Item
 from train.metrics import f1
-from train.mini import ablations, prepare, twins
+from train.mini import ablations, measure, prepare, twins
 from train.mini.assemble import assemble, speak_as
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import (
@@ -811,6 +812,33 @@ def test_an_earlier_minis_speech_is_kept(start, tmp_path):
     assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
     assert torch.equal(other.lm_head.weight, model.lm_head.weight)
     assert torch.equal(other.model.lca.to_token.weight, eyes)
+
+
+def test_faces_that_calibrated_the_model_are_counted_apart(monkeypatch):
+    """Every third face was fitted on and is read right, all others wrong."""
+
+    class Numbers:
+        items = [Item(str(i), expression="Happiness") for i in range(30)]
+
+        def face(self, item, size):
+            return int(item.name)
+
+    class Stub:
+        face_size = 96
+
+        def analyse(self, number, texts):
+            said = "Anger" if number % 3 else "Happiness"
+            return SimpleNamespace(
+                expression=said, expression_probabilities={said: 0.9}, summary=f"{said}."
+            )
+
+    monkeypatch.setattr(measure, "zipped", lambda name: lambda data: Numbers())
+    monkeypatch.setattr(measure, "FITTED_ON", 10)
+    figures_of = measure.evaluate_set(Stub(), Path(), "ferplus")
+    assert figures_of["accuracy"] == pytest.approx(1 / 3)
+    assert figures_of["not_fitted_on"] == {"faces": 20, "accuracy": 0.0, "mean_recall": 0.0}
+    assert "not_fitted_on" not in measure.evaluate_set(Stub(), Path(), "ferplus", limit=15)
+    assert figures.not_fitted_on(figures_of).startswith("On the 20 FER+ valid faces")
 
 
 def test_figures_go_between_the_marks_and_nowhere_else():
