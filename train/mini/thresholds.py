@@ -36,7 +36,7 @@ from train.metrics import expression_figures, f1
 from train.mini.faces import Faces
 from train.order import FITTED_ON, spread
 
-RESTRAINT = 20
+RESTRAINT = 100
 """What the square of each number of the bias costs, beside the faces' surprise: of rare expressions
 there are too few faces to believe them all."""
 
