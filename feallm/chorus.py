@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from feallm import ending
+from feallm.ending import working
 from feallm.generation import Model, Reader, copied, next_scores, pick
 from feallm.graphs import Alone, Graphs
 
@@ -113,7 +113,6 @@ class Chorus:
         self.model, self.graphs = model, graphs
         self._voices: list[Voice] = []
         self._lock = threading.Lock()
-        self._writer: threading.Thread | None = None
 
     def stream(
         self,
@@ -146,8 +145,7 @@ class Chorus:
             self._voices.append(voice)
             if len(self._voices) == 1:
                 try:
-                    self._writer = threading.Thread(target=self._write, daemon=True)
-                    self._writer.start()
+                    threading.Thread(target=self._write, daemon=True).start()
                 except RuntimeError:  # no more threads: the next one who asks shall try again
                     self._voices.clear()
                     raise
@@ -157,13 +155,10 @@ class Chorus:
             self._voices = [v for v in self._voices if not v.left]
             return list(self._voices)
 
+    @working()
     @torch.inference_mode()
     def _write(self) -> None:
         """Write until there is nobody left to write for."""
-        with ending.working():
-            self._write_all()
-
-    def _write_all(self) -> None:
         together = None
         while voices := self._singing():
             try:
