@@ -708,6 +708,8 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait, monkeypatch):
         options += ["--part", part, "--out", vision, "--max-steps", "2", "--batch", "4", "--reads"]
         if part == "tower-pretrained":
             options += ["--network", network]
+        if part == "mpp":
+            options += ["--residual", "identity"]
         run("train.mini.vision", "--packs", packs, *options)
         options = ["--start", vision / ("task.pt" if part == "lca" else "vision.pt")]
         options += ["--teachers", *tmp_path.glob("*/reads.npz")]
@@ -737,7 +739,9 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait, monkeypatch):
     changed = [k for k in old if not torch.equal(old[k].bfloat16(), new[k].bfloat16())]
     moved = {k.split(".")[1] for k in changed if k != "lm_head.weight"}  # tied to the embedding
     assert moved == {"language_model", "lca"}
-    assert new.keys() == old.keys() and after.model.config.vision_stem == "residual"
+    assert new.keys() == old.keys()
+    shape = after.model.config
+    assert (shape.vision_stem, shape.mpp_residual) == ("residual", "identity")
 
 
 def test_folded_norms_and_a_standardised_token_change_nothing_but_the_scale():

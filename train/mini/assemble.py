@@ -17,7 +17,7 @@ from transformers import CLIPImageProcessor
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.configuration import CROP_GROUPS
 from feallm.crops import list_crops
-from train.mini.sizes import MEAN, STD, mini_config, stem_of
+from train.mini.sizes import MEAN, STD, fields_of, mini_config
 from train.mini.tokenizer import train_tokenizer
 
 
@@ -54,7 +54,7 @@ def assemble(vision: Path | None, tokenizer, seed: int, **changes):
     """
     torch.manual_seed(seed)
     state = torch.load(vision, weights_only=True) if vision else {}
-    config = mini_config(vocab_size=len(tokenizer), **(stem_of(state) | changes))
+    config = mini_config(vocab_size=len(tokenizer), **(fields_of(state) | changes))
     model = FEALLMForConditionalGeneration(config)
     if vision:
         state = without_switched_off(state, config)

@@ -17,10 +17,18 @@ PRETRAINED_STEM = {
 """Fields of `FEALLMConfig` for a tower that starts from dlib's network (`pretrained`)."""
 
 
-def stem_of(state: dict[str, torch.Tensor]) -> dict:
-    """Return the fields of `FEALLMConfig` that the stem in trained eyes needs."""
-    residual = "vision_tower.embeddings.patch_embedding.first.weight" in state
-    return PRETRAINED_STEM if residual else {}
+def fields_of(state: dict[str, torch.Tensor]) -> dict:
+    """Return the fields of `FEALLMConfig` that trained eyes need: their stem, their MPP's residual.
+
+    Args:
+        state: what `train.mini.vision` leaves in vision.pt; empty for none.
+    """
+    fields = {}
+    if "vision_tower.embeddings.patch_embedding.first.weight" in state:
+        fields |= PRETRAINED_STEM
+    if "mpp.scale_out" in state:
+        fields["mpp_residual"] = "identity"
+    return fields
 
 
 def mini_config(vocab_size: int, **changes) -> FEALLMConfig:

@@ -4,18 +4,18 @@ Run as:
 
     python -m train.mini.vision --packs PACKS --part PART --start FILE --out RUN
 
-five times: lca (which has no start), lca-again from its task.pt, tower and tower-again from
-lca-again's vision.pt, mpp from the vision.pt before. In place of the two towers, tower-pretrained
-starts from a network that recognises faces (`--network`, `train.mini.pretrained`).
+for each part: lca (which has no start), lca-again from its task.pt, a tower from lca-again's
+vision.pt, mpp from the vision.pt before. Of the towers, tower and tower-again start from nothing,
+tower-pretrained from a network that recognises faces (`--network`, `train.mini.pretrained`).
 Each run leaves its weights in `vision.pt`, the LCA's also in `task.pt` with norms and heads. With
 `--reads` a run leaves in `reads.npz` what its heads read on the faces it learnt from: `--teachers`
 gives later runs these readings beside the annotators' votes.
-CLIP and LLaVA give the 7B its sight; the mini starts from nothing, so this stage stands in for
-them. Heads on the local token, on the tower or on the MPP's features predict the annotators'
-votes, the action units, the 52 blendshapes and the face's points; the dense tasks are what lets a
-transformer learn from 35,000 faces. The parts learn one after the other, the others frozen: trained
-together, the convolutions of the LCA explain the faces so soon that the tower learns nothing. The
-heads are thrown away. Re-run the same command to resume.
+CLIP and LLaVA give the 7B its sight; the mini has neither, so this stage stands in for them. Heads
+on the local token, on the tower or on the MPP's features predict the annotators' votes, the action
+units, the 52 blendshapes and the face's points; the dense tasks are what lets a transformer learn
+from 35,000 faces. The parts learn one after the other, the others frozen: trained together, the
+convolutions of the LCA explain the faces so soon that the tower learns nothing. The heads are
+thrown away. Re-run the same command to resume.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from train.mini.convolution import quicken
 from train.mini.faces import POINTS, Augment, Faces
 from train.mini.prepare import SETS
 from train.mini.pretrained import convolutions, start_stem
-from train.mini.sizes import MEAN, PRETRAINED_STEM, STD, mini_config, stem_of
+from train.mini.sizes import MEAN, PRETRAINED_STEM, STD, fields_of, mini_config
 
 NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 
@@ -66,7 +66,7 @@ RECIPES = {
     "lca-again": Recipe("lca", 1e-3, 15, 0.5),
     "tower": Recipe("vision_tower", 1.5e-3, 10, 0.6, 128),
     "tower-again": Recipe("vision_tower", 1.5e-3, 20, 0.6, 128),  # from nothing, with teachers
-    "tower-pretrained": Recipe("vision_tower", 5e-4, 5, 0.6),  # from dlib's network
+    "tower-pretrained": Recipe("vision_tower", 5e-4, 15, 0.6),  # from dlib's network
     "mpp": Recipe("mpp", 1.5e-3, 1.5, 0.4),
 }
 """The runs of this stage, in their order."""
@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", help="of the LCA (to compare only)")
     parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="of the LCA")
     parser.add_argument(
-        "--residual", choices=("paper", "identity"), help="of the MPP (to compare only)"
+        "--residual", choices=("paper", "identity"), help="of the MPP; default: the paper's"
     )
     parser.add_argument("--part", choices=tuple(RECIPES), required=True)
     parser.add_argument("--start", type=Path, help="what the run before left (see above)")
@@ -298,7 +298,7 @@ def main() -> None:
     compared = {name: value for name, value in compared.items() if value}
     start = torch.load(args.start, weights_only=True) if args.start else {}
     if recipe.module == "mpp":
-        compared |= stem_of(start)
+        compared = fields_of(start) | compared
     elif args.network:
         compared |= PRETRAINED_STEM
     # the language model is dropped below
