@@ -769,6 +769,22 @@ def test_folded_norms_and_a_standardised_token_change_nothing_but_the_scale():
     torch.testing.assert_close(after.std(0), torch.ones(256), atol=0.1, rtol=0)
 
 
+def test_the_projector_starts_by_what_tells_faces_apart():
+    torch.manual_seed(0)
+    config = mini_config(vocab_size=300, lca_dropout=0.0)
+    task = VisionTask(FEALLMForConditionalGeneration(config), "mpp")
+    faces = torch.randn(30, 3, 96, 96), torch.randn(30, 16, 3, 32, 32)
+    task.heads.standardise.momentum = 1.0
+    with torch.no_grad():
+        task.predict(*faces)
+        task.standardise_features()
+        pooled = task.model.fuse(*faces)["features"].mean(1)
+        seen = task.heads.standardise.eval()(pooled)
+        turned = task.model.multi_modal_projector.linear_1(pooled)
+    # turned, not stretched: every two faces lie as the head sees them
+    torch.testing.assert_close(turned @ turned.T, seen @ seen.T, atol=1e-2, rtol=1e-3)
+
+
 def test_the_tower_starts_by_telling_its_patches_apart():
     torch.manual_seed(0)
     config = mini_config(vocab_size=300)

@@ -167,6 +167,21 @@ class VisionTask(nn.Module):
         to_token.bias.copy_((to_token.bias - seen.running_mean) / std)
         seen.reset_running_stats()
 
+    @torch.no_grad()
+    def standardise_features(self) -> None:
+        """Fold the head's standardising into the start of the projector behind the MPP.
+
+        Learnt from a random start its tokens differed between faces by a hundredth of their size:
+        the language model listened to the local token alone, and never to the MPP.
+        """
+        seen, projector = self.heads.standardise, self.model.multi_modal_projector
+        for linear in (projector.linear_1, projector.linear_2):
+            nn.init.orthogonal_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        first = projector.linear_1
+        first.weight /= (seen.running_var + seen.eps).sqrt()
+        first.bias -= first.weight @ seen.running_mean
+
     def predict(
         self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor | None
     ) -> list[torch.Tensor]:
@@ -381,6 +396,8 @@ def main() -> None:
     if recipe.module == "lca":
         torch.save(task.state_dict(), args.out / "task.pt")
         task.standardise_token()
+    if recipe.module == "mpp":
+        task.standardise_features()
     if "batch" in norms.values():
         task.fold_norms()
     torch.save(task.model.state_dict(), args.out / "vision.pt")
