@@ -171,8 +171,9 @@ class VisionTask(nn.Module):
     def standardise_features(self) -> None:
         """Fold the head's standardising into the start of the projector behind the MPP.
 
-        Learnt from a random start its tokens differed between faces by a hundredth of their size:
-        the language model listened to the local token alone, and never to the MPP.
+        What all faces share is thirty times what tells them apart. Learnt from a random start, its
+        tokens differed between faces by a hundredth of their size: the language model listened to
+        the local token alone, and never to the MPP.
         """
         seen, projector = self.heads.standardise, self.model.multi_modal_projector
         for linear in (projector.linear_1, projector.linear_2):
