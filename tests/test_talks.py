@@ -18,7 +18,9 @@ QUESTIONS = ("Why?", "What is AU12?", "How sure are you?", "Which action units a
 def readings(exact, portrait):
     face = align_face(portrait, detect_faces(portrait)[0], exact.face_size)
     upside_down = face.point(lambda v: 255 - v).rotate(180)
-    return [exact.analyse(f, texts=False) for f in (face, upside_down)]
+    one, other = (exact.analyse(f, texts=False) for f in (face, upside_down))
+    # what is talked about differs, whatever the weights make of such a picture
+    return [one, replace(other, expression="Surprise", aus=(1, 2, 25, 26))]
 
 
 @pytest.fixture
