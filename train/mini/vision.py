@@ -397,7 +397,7 @@ def main() -> None:
     if recipe.module == "lca":
         torch.save(task.state_dict(), args.out / "task.pt")
         task.standardise_token()
-    if recipe.module == "mpp":
+    elif recipe.module == "mpp":
         task.standardise_features()
     if "batch" in norms.values():
         task.fold_norms()
