@@ -25,6 +25,8 @@ class FaceOptions:
     start_share: float = 0.0
     """Share of what the model reads of a face before the stage in the votes of that loss: a stage
     that teaches other things does not forget what it knew."""
+    local_hidden: float = 0.0
+    """Share of faces whose local token is hidden (`train.hiding`), so that the MPP is heard."""
     told_share: float = 0.0
     """Share of conversations whose facts are told instead of seen, so that texts keep to them."""
     told_turns: int = 3
