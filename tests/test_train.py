@@ -743,6 +743,14 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait, monkeypatch):
     shape = after.model.config
     assert (shape.vision_stem, shape.mpp_residual) == ("residual", "identity")
 
+    part, again = ["--part", "mpp", "--residual", "identity"], tmp_path / "again"
+    options = [*part, "--start", final / "final", "--out", again, "--max-steps", "1", "--batch", 4]
+    run("train.mini.vision", "--packs", packs, *options)
+    eyes = torch.load(again / "vision.pt", weights_only=True)
+    assert not any(k.startswith("language_model.") for k in eyes)
+    for name in (k for k in eyes if k.startswith(("lca.", "vision_tower."))):
+        torch.testing.assert_close(eyes[name], new[name].to(eyes[name].dtype), rtol=1e-2, atol=1e-2)
+
 
 def test_folded_norms_and_a_standardised_token_change_nothing_but_the_scale():
     torch.manual_seed(0)

@@ -5,11 +5,12 @@ Run as:
     python -m train.mini.vision --packs PACKS --part PART --start FILE --out RUN
 
 for each part: lca (which has no start), lca-again from its task.pt, a tower from lca-again's
-vision.pt, mpp from the vision.pt before. Of the towers, tower and tower-again start from nothing,
-tower-pretrained from a network that recognises faces (`--network`, `train.mini.pretrained`).
-Each run leaves its weights in `vision.pt`, the LCA's also in `task.pt` with norms and heads. With
-`--reads` a run leaves in `reads.npz` what its heads read on the faces it learnt from: `--teachers`
-gives later runs these readings beside the annotators' votes.
+vision.pt, mpp from the vision.pt before or from the folder of a whole mini, whose eyes it takes. Of
+the towers, tower and tower-again start from nothing, tower-pretrained from a network that
+recognises faces (`--network`, `train.mini.pretrained`). Each run leaves its weights in `vision.pt`,
+the LCA's also in `task.pt` with norms and heads. With `--reads` a run leaves in `reads.npz` what
+its heads read on the faces it learnt from: `--teachers` gives later runs these readings beside the
+annotators' votes.
 CLIP and LLaVA give the 7B its sight; the mini has neither, so this stage stands in for them. Heads
 on the local token, on the tower or on the MPP's features predict the annotators' votes, the action
 units, the 52 blendshapes and the face's points; the dense tasks are what lets a transformer learn
@@ -252,6 +253,14 @@ class VisionTrainer(AtomicTrainer):
         return WeightedRandomSampler(weights, count, generator=generator)
 
 
+def weights_of(start: Path) -> dict[str, torch.Tensor]:
+    """Return the weights that an earlier run left, or those of the eyes in a mini's folder."""
+    if not start.is_dir():
+        return torch.load(start, weights_only=True)
+    whole = FEALLMForConditionalGeneration.from_pretrained(start, dtype=torch.float32).model
+    return {k: v for k, v in whole.state_dict().items() if not k.startswith("language_model.")}
+
+
 def kept_aside(packs: Path) -> dict[str, Faces]:
     """Return the validation faces of each set that is there and has some."""
     names = ("ferplus", "expw", "ckplus_validation")
@@ -282,7 +291,7 @@ def main() -> None:
         "--residual", choices=("paper", "identity"), help="of the MPP; default: the paper's"
     )
     parser.add_argument("--part", choices=tuple(RECIPES), required=True)
-    parser.add_argument("--start", type=Path, help="what the run before left (see above)")
+    parser.add_argument("--start", type=Path, help="what to start from (see above)")
     parser.add_argument(
         "--teachers", type=Path, nargs="*", default=[], help="reads.npz of runs to learn from too"
     )
@@ -312,7 +321,7 @@ def main() -> None:
         "mpp_residual": args.residual,
     }
     compared = {name: value for name, value in compared.items() if value}
-    start = torch.load(args.start, weights_only=True) if args.start else {}
+    start = weights_of(args.start) if args.start else {}
     if recipe.module == "mpp":
         compared = fields_of(start) | compared
     elif args.network:
