@@ -47,6 +47,7 @@ from train.mini.instruct import (
 )
 from train.mini.prepare import CANVAS, Source, agreed_label, read_rows
 from train.mini.sizes import PRETRAINED_STEM, mini_config
+from train.mini.start import start_from_faces
 from train.mini.thresholds import calibration, choose, on_other_faces, on_strangers
 from train.mini.tokenizer import train_tokenizer
 from train.mini.vision import RECIPES, VisionTask
@@ -598,6 +599,17 @@ def test_every_variant_starts_from_the_whole_models_eyes(variant, tmp_path, star
     augment, size = Augment.of(processor, train=True), processor.face_size
     tokens = made.model.get_image_features(**augment.inputs(torch.rand(2, 1, size, size)))
     assert all(len(face) == processor.num_image_tokens for face in tokens.pooler_output)
+
+    seen = augment.inputs(torch.rand(40, 1, size, size))
+    faces = seen["pixel_values"], seen.get("pixel_values_local")
+    start_from_faces(made.model, *faces)
+    fused = made.model.fuse(*faces)
+    starts = [made.model.multi_modal_projector.linear_1(fused["features"].mean(1))]
+    if made.config.use_lca:
+        starts.append(fused["token"][:, 0])
+        torch.testing.assert_close(starts[1].var(0), torch.ones(256), atol=0.1, rtol=0)
+    for features in starts:
+        torch.testing.assert_close(features.mean(0), torch.zeros(256), atol=0.1, rtol=0)
 
 
 def test_eyes_of_another_size_are_refused(tmp_path, start):

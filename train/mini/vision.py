@@ -42,6 +42,7 @@ from train.mini.faces import POINTS, Augment, Faces
 from train.mini.prepare import SETS
 from train.mini.pretrained import convolutions, start_stem
 from train.mini.sizes import MEAN, PRETRAINED_STEM, STD, fields_of, mini_config
+from train.mini.start import standardise_token, start_projector
 
 NUM_EXPRESSIONS, NUM_AUS, NUM_SHAPES = 7, 12, 52
 
@@ -156,33 +157,16 @@ class VisionTask(nn.Module):
                 nn.init.zeros_(last.bias)
         tower.embeddings.position_embedding.weight[1:] *= 0.3  # beside patches of mean size 1
 
-    @torch.no_grad()
     def standardise_token(self) -> None:
-        """Fold the head's standardising into the LCA: each feature of F_local gets mean 0, std 1.
-
-        The language model that reads the token next then sees what tells faces apart.
-        """
-        seen, to_token = self.heads.standardise, self.model.lca.to_token
-        std = (seen.running_var + seen.eps).sqrt()
-        to_token.weight /= std[:, None]
-        to_token.bias.copy_((to_token.bias - seen.running_mean) / std)
+        """Fold the head's standardising into the LCA: F_local gets mean 0, std 1."""
+        seen = self.heads.standardise
+        standardise_token(self.model.lca.to_token, seen.running_mean, seen.running_var)
         seen.reset_running_stats()
 
-    @torch.no_grad()
     def standardise_features(self) -> None:
-        """Fold the head's standardising into the start of the projector behind the MPP.
-
-        What all faces share is thirty times what tells them apart. Learnt from a random start, its
-        tokens differed between faces by a hundredth of their size: the language model listened to
-        the local token alone, and never to the MPP.
-        """
-        seen, projector = self.heads.standardise, self.model.multi_modal_projector
-        for linear in (projector.linear_1, projector.linear_2):
-            nn.init.orthogonal_(linear.weight)
-            nn.init.zeros_(linear.bias)
-        first = projector.linear_1
-        first.weight /= (seen.running_var + seen.eps).sqrt()
-        first.bias -= first.weight @ seen.running_mean
+        """Fold the head's standardising into the start of the projector behind the MPP."""
+        seen = self.heads.standardise
+        start_projector(self.model.multi_modal_projector, seen.running_mean, seen.running_var)
 
     def predict(
         self, pixel_values: torch.Tensor, pixel_values_local: torch.Tensor | None
