@@ -100,7 +100,7 @@ def calibration(shares: np.ndarray, truth: np.ndarray) -> tuple[float, list[floa
 
     start = np.array([1.0, *[0.0] * shares.shape[1]])
     found = minimize(surprise, start, bounds=[(0.5, 3.0), *[(None, None)] * shares.shape[1]]).x
-    return round(float(found[0]), 2), [round(float(b), 2) for b in found[1:]]
+    return round(float(found[0]), 2), [round(float(b), 2) + 0.0 for b in found[1:]]  # no -0.0
 
 
 def on_other_faces(shares: np.ndarray, truth: np.ndarray, folds: int = 5) -> dict[str, dict]:
