@@ -33,7 +33,7 @@ def packed_faces(
     order = Order(
         dataset,
         config.seed,
-        weights=faces.sampling_weights(options.rare_power),
+        weights=faces.sampling_weights(options.rare_power, options.as_met),
         lengths=dataset.token_count,
         batch_size=config.batch_size,
     )

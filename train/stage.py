@@ -16,6 +16,8 @@ class FaceOptions:
 
     rare_power: float = 0.35
     """Faces are drawn with their expression's frequency to the minus this."""
+    as_met: float = 0.0
+    """How far ExpW's faces are drawn as often as people meet their expressions, 0 to 1."""
     strength: float = 1.0
     """Of the augmentation (`train.mini.faces.Augment`)."""
     kinds: str = KINDS

@@ -38,6 +38,11 @@ MIRRORED_BLENDSHAPES = (
 """Left and right partners in MediaPipe's list of 52."""
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 """Pillow's weights of red, green and blue in a grey picture."""
+EXPW_MET = {
+    "neutral": 34_883, "anger": 3_671, "disgust": 3_995, "fear": 1_088, "happiness": 30_537,
+    "sadness": 10_559, "surprise": 7_060,
+}  # fmt: skip
+"""How often all of ExpW shows each expression (Zhang et al. 2018); our part holds all alike."""
 PACKED = ("canvas", "frame", "used", "votes", "blendshapes", "points")
 TAUGHT = 0.5
 """Share of the teachers' mean reading in a face's votes."""
@@ -131,11 +136,22 @@ class Faces(Dataset):
         """(n,) index of each face's expression."""
         return np.array([self.parts[p]["votes"][k].argmax() for p, k in self.index])
 
-    def sampling_weights(self, power: float) -> np.ndarray:
-        """(n,) weights that lift rare expressions: frequency to the minus `power`."""
+    def sampling_weights(self, power: float, as_met: float = 0.0) -> np.ndarray:
+        """(n,) weights that lift rare expressions: frequency to the minus `power`.
+
+        With `as_met` 1 each expression of the photos of the web (ExpW) weighs as often as they are
+        met, with less in between; together they weigh as much.
+        """
         expression = self.majority()
         count = np.bincount(expression, minlength=len(EXPRESSIONS))
-        return (1.0 / np.maximum(count, 1) ** power)[expression]
+        weights = (1.0 / np.maximum(count, 1) ** power)[expression]
+        web = np.array([name == "expw" for name, _ in self.index])
+        if as_met and web.any():
+            held = np.bincount(expression[web], minlength=len(EXPRESSIONS))
+            met = np.array([EXPW_MET[e] for e in EXPRESSIONS])
+            lifted = weights[web] * (met / np.maximum(held, 1))[expression[web]] ** as_met
+            weights[web] = lifted * weights[web].sum() / lifted.sum()
+        return weights
 
 
 class Augment:
