@@ -16,12 +16,17 @@ from page.visit import Visit
 
 
 def sweep_files(folder: Path, age: float) -> None:
-    """Delete the files in a folder that are older than `age` seconds, and empty folders."""
+    """Delete what was last changed over `age` seconds ago: files, and folders that are empty.
+
+    A young empty folder stays: somebody may be about to write into it.
+    """
     for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after what it holds
         try:
+            if time.time() - path.lstat().st_mtime <= age:
+                continue
             if path.is_dir():
                 path.rmdir()
-            elif time.time() - path.lstat().st_mtime > age:
+            else:
                 path.unlink()
         except OSError:
             continue  # not empty, or somebody else was faster
