@@ -42,7 +42,7 @@ EXPW_MET = {
     "neutral": 34_883, "anger": 3_671, "disgust": 3_995, "fear": 1_088, "happiness": 30_537,
     "sadness": 10_559, "surprise": 7_060,
 }  # fmt: skip
-"""How often all of ExpW shows each expression (Zhang et al. 2018); our part holds all alike."""
+"""How often all 91,793 faces of ExpW show each expression; our part holds all alike."""
 PACKED = ("canvas", "frame", "used", "votes", "blendshapes", "points")
 TAUGHT = 0.5
 """Share of the teachers' mean reading in a face's votes."""
