@@ -47,6 +47,7 @@ from feallm.device import best_dtype
 from feallm.generation import Reader, stream
 from feallm.graphs import open_graphs
 from feallm.loading import load_model
+from train.parts import keep_gradients
 
 QUESTION, FOLLOW_UP, ANSWER = 60, 20, 60
 """Tokens of text: before the first answer, of a later question, of an answer."""
@@ -231,7 +232,8 @@ def nf4_peak(model: FEALLMForConditionalGeneration, tokens: int) -> float:
 def count_nf4_peak(layers: int) -> float:
     """Return the most in GB that tensors take while a model in NF4 answers; nothing is computed.
 
-    It is loaded as any other, from a checkpoint of the true shapes that is a hole on the disk.
+    It is loaded as any other, from a checkpoint of the true shapes that is a hole on the disk, and
+    read as on a GPU.
     """
     with torch.device("meta"):
         model = FEALLMForConditionalGeneration(config(layers))
@@ -240,6 +242,7 @@ def count_nf4_peak(layers: int) -> float:
         write_hole(model, Path(folder))
         with Uncomputed() as memory:
             small = load_model(folder, torch.bfloat16, "nf4").eval()
+            keep_gradients(small)  # else some CPUs lay weights out anew, which a GPU never does
             memory.peak = memory.alive  # a matrix is loaded at a time
             reader = Reader(small, encode(small, faces))
             reader.turn_to(prompt(577))

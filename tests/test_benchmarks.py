@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bitsandbytes.nn.modules as linears
 import pytest
 import torch
 from conftest import tiny_config, tiny_inputs, tiny_model
@@ -106,6 +107,13 @@ def test_nf4s_memory_is_counted_from_what_is_loaded():
     layer = 4 * 4096**2 + 3 * 4096 * 11008
     talk = 2 * 2 * 4096 * (577 + 1 + 60 + 1)
     assert gb[2] - gb[1] == pytest.approx((layer * 0.5 + layer / 64 * 1.02 + talk) / 1e9, rel=0.1)
+
+
+def test_nf4s_memory_is_counted_alike_where_a_cpu_would_pack_it_anew(monkeypatch):
+    here = inference.count_nf4_peak(1)
+    there = not linears.has_avx512bf16()
+    monkeypatch.setattr(linears, "has_avx512bf16", lambda: there)
+    assert inference.count_nf4_peak(1) == here
 
 
 def test_layers_of_one_weight_keep_their_places_in_the_cache():
