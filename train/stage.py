@@ -29,8 +29,6 @@ class FaceOptions:
     that teaches other things does not forget what it knew."""
     local_hidden: float = 0.0
     """Share of faces whose local token is hidden (`train.hiding`), so that the MPP is heard."""
-    features_hidden: float = 0.0
-    """Share of faces whose other tokens are hidden, the MPP's, so that the local one is heard."""
     told_share: float = 0.0
     """Share of conversations whose facts are told instead of seen, so that texts keep to them."""
     told_turns: int = 3

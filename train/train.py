@@ -45,7 +45,7 @@ from feallm.loading import (
 from train.asked import refuse_another, what_is_asked
 from train.checkpoints import CheckpointError, Intervals, TrainedPartsTrainer, last_checkpoint
 from train.data import DataError
-from train.hiding import hide_features, hide_local_token
+from train.hiding import hide_local_token
 from train.mini.convolution import quicken
 from train.mini.faces import Faces
 from train.mini.instruct import decision_loss, with_readings_of
@@ -174,8 +174,6 @@ def train(
     quicken(model)
     if config.faces.local_hidden and model.config.use_lca:
         hide_local_token(model.model.lca, config.faces.local_hidden)
-    if config.faces.features_hidden:
-        hide_features(model.model.multi_modal_projector, config.faces.features_hidden)
     processes = count_processes()
     micro, times = step_division(config, processes)
     if (config.length_power or config.faces.decision_weight) and times * processes > 1:
