@@ -226,14 +226,10 @@ def read(task: VisionTask, faces: Faces, augment: Augment, batch: int = 256) -> 
 
 
 class VisionTrainer(AtomicTrainer):
-    """`Trainer` that lifts rare expressions a little when it draws faces (`sampling_weights`)."""
-
-    def __init__(self, *args, as_met: float = 0.0, **kwargs):
-        self.as_met = as_met
-        super().__init__(*args, **kwargs)
+    """`Trainer` that lifts rare expressions a little when it draws faces."""
 
     def _get_train_sampler(self, dataset=None):
-        weights = self.train_dataset.sampling_weights(power=0.35, as_met=self.as_met)
+        weights = self.train_dataset.sampling_weights(power=0.35)
         generator = torch.Generator().manual_seed(self.args.seed)
         # whole batches only: one of a single face has no spread to standardise by
         size = self.args.train_batch_size
@@ -288,9 +284,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, help="default: the recipe's")
     parser.add_argument("--batch", type=int, help="default: the recipe's")
     parser.add_argument("--learning-rate", type=float, help="default: the recipe's")
-    parser.add_argument(
-        "--as-met", type=float, default=0.0, help="draw ExpW as people meet it, 0 to 1"
-    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-steps", type=int, default=300, help="steps between checkpoints")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop early, to try things out")
@@ -388,7 +381,6 @@ def main() -> None:
         train_dataset=learnt_from,
         eval_dataset=kept_aside(args.packs),
         compute_metrics=metrics,
-        as_met=args.as_met,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(args.out))
     print(trainer.evaluate())
