@@ -472,7 +472,7 @@ STRANGERS = {
     ),
 }
 """Held out too: written by four who had seen none of our patterns, the first ten of each by one, the
-last 39 (of the movements 38) by the fourth, after the patterns were last added to."""
+last 39 (of the movements 38) by the fourth, beside those who added the last patterns."""
 
 
 WORDINGS = Path(__file__).parent / "wordings"

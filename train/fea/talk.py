@@ -576,7 +576,7 @@ STRANGERS = (
     "Draft a non-disclosure agreement for two parties.",
 )
 """Held out too: by four who had seen none of our patterns, the first nineteen by one, the next 36 and
-54 by two others, the last 55 by the fourth, after the patterns were last added to."""
+54 by two others, the last 55 by the fourth, beside those who added the last patterns."""
 _HELD_OUT = {bare(q) for q in (*HELD_OUT, *STRANGERS)}
 
 
