@@ -29,6 +29,7 @@ from feallm.faces import NO_FACE, detect_faces
 from feallm.occlusion import occlude
 from feallm.photos import BadPhoto, open_photo
 from feallm.predictor import QuestionTooLong, excuse
+from page.theme import ASSETS
 from page.visit import Question, Visit
 
 MAX_QUESTION = 1000
@@ -126,7 +127,12 @@ class Handlers:
             return
         yield from self.open(path, visit)
 
-    def start_example(self, visit: Visit | None) -> Iterator[dict]:
+    def start_collins(self, visit: Visit | None) -> Iterator[dict]:
+        """NASA's portrait of Eileen Collins, in the public domain."""
+        yield from self.open(ASSETS / "examples" / "eileen_collins.jpg", visit)
+
+    def start_hopper(self, visit: Visit | None) -> Iterator[dict]:
+        """The portrait of Grace Hopper that matplotlib brings, in the public domain."""
         yield from self.open(get_sample_data("grace_hopper.jpg", asfileobj=False), visit)
 
     def open(self, path: Path, visit: Visit | None) -> Iterator[dict]:
@@ -156,7 +162,7 @@ class Handlers:
         opened = {
             p.state: visit,
             p.upload: gr.update(visible=False),
-            p.example: gr.update(visible=False),
+            p.examples: gr.update(visible=False),
             p.tools: gr.update(visible=True),
             p.back: gr.update(visible=visit.before is not None),
         }
@@ -265,7 +271,7 @@ class Handlers:
         return {
             p.state: Visit(reference=reference, before=before) if reference or before else None,
             p.upload: gr.update(value=None, visible=True),
-            p.example: gr.update(visible=True),
+            p.examples: gr.update(visible=True),
             p.tools: gr.update(visible=False),
             p.back: gr.update(visible=before is not None),
             p.download: gr.update(value=None),

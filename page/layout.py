@@ -91,7 +91,9 @@ def place_parts() -> SimpleNamespace:
                 p.compare = gr.Button(t("Compare"), size="sm", min_width=0)
                 p.export = gr.Button(t("Export"), size="sm", min_width=0)
                 p.download = gr.DownloadButton("", elem_id="download", visible="hidden")
-            p.example = gr.Button(t("Try an example: Grace Hopper"), size="sm", elem_id="example")
+            with gr.Row(elem_id="examples") as p.examples:
+                p.collins = gr.Button(t("Try an example: Eileen Collins"), size="sm", min_width=0)
+                p.hopper = gr.Button(t("or Grace Hopper"), size="sm", min_width=0)
             p.back = gr.Button(
                 t("Back to the first photo"), size="sm", elem_id="back", visible=False
             )
@@ -137,7 +139,7 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
         end_answers(demo, request.session_hash)
 
     seen = [p.stage, p.status, p.chat, *p.suggestions, *p.evidence]
-    opened = [p.state, p.upload, p.example, p.tools, p.back, p.download, p.question, *seen]
+    opened = [p.state, p.upload, p.examples, p.tools, p.back, p.download, p.question, *seen]
     settled = [p.question, p.chat, p.status, *p.suggestions]
     shown = QUIET | {"show_progress": "minimal", "show_progress_on": p.status}
     waiting = MODEL | shown
@@ -147,9 +149,10 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     demo.unload(gone)
 
     started = p.upload.change(on.start, [p.upload, p.state], opened, preprocess=False, **waiting)
-    example = p.example.click(on.start_example, p.state, opened, **waiting)
+    portraits = {p.collins: on.start_collins, p.hopper: on.start_hopper}
+    examples = [b.click(start, p.state, opened, **waiting) for b, start in portraits.items()]
     chosen = p.stage.select(on.choose, p.state, seen, **QUIET)
-    read = [e.success(on.read, p.state, seen, **waiting) for e in (started, example, chosen)]
+    read = [e.success(on.read, p.state, seen, **waiting) for e in (started, *examples, chosen)]
     covered = p.clues.select(on.cover, p.state, [p.clues, p.status], **waiting)
     p.comparison.select(on.stop_comparing, p.state, p.comparison, **QUIET)
     packed = p.export.click(on.package, p.state, p.download, **QUIET)
@@ -170,7 +173,7 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
     p.chat.undo(on.undo, p.state, [p.chat, p.question], **QUIET)
     p.chat.clear(on.clear, p.state, p.chat, cancels=answered, **QUIET)
 
-    busy = [started, example, *read, covered, *answered]
+    busy = [started, *examples, *read, covered, *answered]
     changed = p.change.click(on.reset, p.state, opened, cancels=busy, **QUIET)
     changed.then(on.clean, p.state, p.chat, **QUIET)
     comparing = p.compare.click(on.compare, p.state, opened, **QUIET)
