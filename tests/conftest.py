@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 os.environ["GRADIO_TEMP_DIR"] = os.path.join(tempfile.mkdtemp(), "feallm-uploads")
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from layouts import write_instructions, write_llava
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
@@ -168,3 +170,15 @@ def made_reading(
         image_embeds=torch.zeros(1),
     )
     return Reading(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory) -> Path:
+    """A tiny LLaVA-1.5 in its published layout."""
+    return write_llava(tmp_path_factory.mktemp("start") / "tiny-llava")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> tuple[Path, Path]:
+    """LLaVA's instruction data: the list and its pictures' folder."""
+    return write_instructions(tmp_path_factory.mktemp("rows"))
