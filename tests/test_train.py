@@ -32,7 +32,6 @@ from train.feabench.sets import Item
 from train.metrics import f1
 from train.mini import ablations, measure, prepare, twins
 from train.mini.assemble import assemble, speak_as
-from train.mini.average import average
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import (
     KINDS,
@@ -867,27 +866,6 @@ def test_an_earlier_minis_speech_is_kept(start, tmp_path):
     assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
     assert torch.equal(other.lm_head.weight, model.lm_head.weight)
     assert torch.equal(other.model.lca.to_token.weight, eyes)
-
-
-def test_minis_are_averaged(start, tmp_path):
-    minis = [start[0], assemble(None, start[1], seed=1)[0], assemble(None, start[1], seed=2)[0]]
-    minis[1].config.expression_sharpness = 2.0
-    folders = [tmp_path / str(i) for i in range(3)]
-    for mini, folder in zip(minis, folders, strict=True):
-        mini.save_pretrained(folder)
-    mean = average(folders)
-    states = [mini.state_dict() for mini in minis]
-    for name, weight in mean.state_dict().items():
-        expected = torch.stack([state[name].float() for state in states]).mean(0)
-        torch.testing.assert_close(weight.float(), expected, atol=1e-6, rtol=1e-5)
-    assert mean.config.expression_sharpness == minis[0].config.expression_sharpness == 1
-
-
-def test_minis_of_other_sizes_are_not_averaged(start, tmp_path):
-    start[0].save_pretrained(tmp_path / "one")
-    assemble(None, start[1], 0, use_mpp=False)[0].save_pretrained(tmp_path / "two")
-    with pytest.raises(RuntimeError, match="mpp"):
-        average([tmp_path / "one", tmp_path / "two"])
 
 
 def test_faces_that_calibrated_the_model_are_counted_apart(monkeypatch):
