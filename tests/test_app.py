@@ -89,6 +89,16 @@ def test_the_shipped_model_reads_the_portrait_and_talks(browser, predictor):
     demo.close()
 
 
+@pytest.mark.parametrize("name", ["Try an example: Eileen Collins", "or Grace Hopper"])
+def test_each_example_is_opened(page, name):
+    page.get_by_role("button", name=name).click()
+    expect(page.locator(".stage .face")).to_have_count(1)
+    expect(page.locator(".verdict strong")).to_have_text("Happiness")
+    expect(page.locator("#examples")).to_be_hidden()
+    page.get_by_role("button", name="Change photo").click()
+    expect(page.locator("#examples")).to_be_visible()
+
+
 def test_a_photo_is_read_and_shown(page, portrait):
     upload(page, png(portrait))
     expect(page.locator(".verdict strong")).to_have_text("Happiness")
