@@ -32,8 +32,8 @@ def losses(out: Path) -> dict[int, float]:
     return {e["step"]: e["loss"] for e in state["log_history"] if "loss" in e}
 
 
-def logging_every_step(path: Path, **fields) -> Path:
-    """Write the smoke stage, of small crops, with other fields; the Trainer logs every step."""
+def smoke_stage(path: Path, **fields) -> Path:
+    """Write the smoke stage, of small crops, with other fields."""
     text = SMOKE.read_text()
     for name, value in ({"architecture": SMALL} | fields).items():
         lines = [line for line in text.splitlines() if not line.startswith(f"{name}:")]

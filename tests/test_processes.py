@@ -13,7 +13,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
-from staging import CONFIGS, ROOT, SMOKE, command, logging_every_step, losses, run
+from staging import CONFIGS, ROOT, SMOKE, command, losses, run, smoke_stage
 
 from benchmarks.soak import free_port
 from train.stage import read_config, step_division
@@ -55,7 +55,7 @@ def test_two_processes_give_the_losses_of_one(monkeypatch, tmp_path, llava, rows
 
     A run of two that goes on within its second epoch (24 rows, four a step) sees that epoch's rows.
     """
-    stage = logging_every_step(
+    stage = smoke_stage(
         tmp_path / "stage.yaml", max_steps=10, save_steps=8, sample_steps=0, logging_steps=1
     )
     stage.write_text(stage.read_text().replace("alpha: 8", "alpha: 8\n  dropout: 0.0"))
@@ -104,7 +104,7 @@ def test_a_divided_model_gives_the_losses_of_one_process(tmp_path, llava, rows, 
     """Two processes, also when they go on after a stop; the result opens."""
     if engine != "fsdp":
         pytest.importorskip("deepspeed")
-    stage = logging_every_step(tmp_path / "stage.yaml", sample_steps=0, logging_steps=1)
+    stage = smoke_stage(tmp_path / "stage.yaml", sample_steps=0, logging_steps=1)
     stage.write_text(stage.read_text().replace("alpha: 8", "alpha: 8\n  dropout: 0.0"))
     launch(1, stage, llava, rows, tmp_path / "one")
     how = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]

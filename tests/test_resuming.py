@@ -15,7 +15,7 @@ import torch
 from browsing import wait_until
 from layouts import write_instructions
 from safetensors.torch import load_file, save_file
-from staging import ROOT, SMALL, SMOKE, command, logging_every_step, losses, run
+from staging import ROOT, SMALL, SMOKE, command, losses, run, smoke_stage
 
 from feallm.loading import load
 from train.checkpoints import ASKED, TRAINED, WRITING, CheckpointError, last_checkpoint
@@ -47,7 +47,7 @@ def test_a_killed_run_gives_the_losses_of_an_undisturbed_one(
     monkeypatch, tmp_path, llava, rows, times
 ):
     steps = 12 + 6 * times
-    stage = logging_every_step(
+    stage = smoke_stage(
         tmp_path / "stage.yaml", max_steps=steps, save_steps=2, sample_steps=0, logging_steps=1
     )
     run(monkeypatch, stage, llava, rows, tmp_path / "whole")

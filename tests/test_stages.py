@@ -11,7 +11,7 @@ from bitsandbytes.functional import has_avx512bf16
 from browsing import serve
 from gradio_client import Client, handle_file
 from safetensors.torch import load_file, save_file
-from staging import CONFIGS, SMALL, SMOKE, logging_every_step, run
+from staging import CONFIGS, SMALL, SMOKE, run, smoke_stage
 
 from feallm import FEALLMConfig, FEALLMForConditionalGeneration, Predictor
 from feallm.loading import ModelError, load
@@ -278,7 +278,7 @@ def test_a_model_that_has_answered_over_nf4_is_not_trained(llava, portrait):
 
 def test_lora_learns_over_nf4(monkeypatch, tmp_path, llava, rows):
     """QLoRA: what is trained moves, the quantized weights do not, and the result opens."""
-    stage = logging_every_step(tmp_path / "stage.yaml", sample_steps=0)
+    stage = smoke_stage(tmp_path / "stage.yaml", sample_steps=0)
     more = ("--quantization", "nf4", "--dtype", "bfloat16")
     run(monkeypatch, stage, llava, rows, tmp_path / "out", *more)
     kept = load_file(tmp_path / "out" / "checkpoint-6" / TRAINED)
