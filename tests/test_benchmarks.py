@@ -27,6 +27,7 @@ def run(*command: str) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_mini_benchmark_ends_in_one_json_line():
     result = run("benchmarks.mini", "--faces", "2", "--threads", "1")
     assert result["faces"] == 2 and result["input"] == "grace_hopper.jpg"

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ ROOT = Path(__file__).parent.parent
 SOURCES = [
     ROOT / "app.py",
     *sorted(p for d in ("feallm", "page", "train", "benchmarks") for p in (ROOT / d).rglob("*.py")),
+]
+PAGES = [
+    *(ROOT / d / "README.md" for d in (".", "train", "train/mini", "benchmarks")),
+    ROOT / "assets" / "feallm-mini" / "README.md",
 ]
 FORBIDDEN = {
     "feallm": {"app", "page", "train", "benchmarks", "gradio"},
@@ -76,3 +81,19 @@ def test_no_file_is_over_ten_megabytes():
     assert big == []
     mini = sum(f.stat().st_size for f in (ROOT / "assets" / "feallm-mini").iterdir())
     assert mini <= 40e6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_a_readme_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
+    files = re.findall(r"`((?:train|feallm|page|tests|benchmarks|assets)/[\w/.-]+)`", text)
+    modules = re.findall(r"python -m ((?:train|feallm|benchmarks)[\w.]*)", text)
+    configs = re.findall(r"train/configs/[\w/]+\.yaml", text)
+    assert links or files
+    named = [
+        *(page.parent / link for link in links if "://" not in link),
+        *(ROOT / name for name in files + configs),
+    ]
+    assert [str(path) for path in named if not path.exists()] == []
+    assert [name for name in modules if find_spec(name) is None] == []

@@ -32,6 +32,7 @@ from train.feabench.sets import Item
 from train.metrics import f1
 from train.mini import ablations, measure, prepare, twins
 from train.mini.assemble import assemble, speak_as
+from train.mini.eyes import trained_eyes
 from train.mini.faces import Augment, Faces
 from train.mini.instruct import (
     KINDS,
@@ -626,6 +627,18 @@ def test_every_variant_starts_from_the_whole_models_eyes(variant, tmp_path, star
         torch.testing.assert_close(features.mean(0), torch.zeros(256), atol=0.1, rtol=0)
 
 
+def test_a_minis_folder_gives_its_eyes(tmp_path, start):
+    model, tokenizer = start
+    model.save_pretrained(tmp_path / "mini")
+    eyes = trained_eyes(tmp_path / "mini")
+    torch.save(eyes, tmp_path / "vision.pt")
+    whole = model.model.state_dict()
+    assert eyes.keys() == {name for name in whole if not name.startswith("language_model.")}
+    for path in (tmp_path / "mini", tmp_path / "vision.pt"):
+        made = assemble(path, tokenizer, 1)[0].model.state_dict()
+        assert all(torch.equal(made[name], whole[name]) for name in eyes)
+
+
 def test_eyes_of_another_size_are_refused(tmp_path, start):
     model, tokenizer = start
     state = {k: v for k, v in model.model.state_dict().items() if "language_model" not in k}
@@ -780,19 +793,21 @@ def test_all_stages_run_and_the_result_opens(tmp_path, portrait, monkeypatch):
 
 def test_folded_norms_and_a_standardised_token_change_nothing_but_the_scale():
     torch.manual_seed(0)
-    config = mini_config(vocab_size=300, lca_norm="batch", lca_dropout=0.0)
+    narrow = {"lca_channels": (16, 32, 32, 64)}
+    config = mini_config(vocab_size=300, lca_norm="batch", lca_dropout=0.0, **narrow)
     task = VisionTask(FEALLMForConditionalGeneration(config), "lca")
     crops = torch.randn(40, 16, 3, 32, 32)
     for part in task.modules():
         if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
             part.momentum = 0.5
-    for _ in range(24):  # the running averages settle
-        task.predict(None, crops)
+    with torch.no_grad():
+        for _ in range(24):  # the running averages settle
+            task.predict(None, crops)
     task.eval()
     before = task.model.lca(crops)[1][:, 0]
     task.fold_norms()
     torch.testing.assert_close(task.model.lca(crops)[1][:, 0], before, atol=1e-3, rtol=1e-3)
-    bare = mini_config(vocab_size=300)
+    bare = mini_config(vocab_size=300, **narrow)
     LocalClueAggregator(
         num_crops=16, channels=bare.lca_channels, depths=bare.lca_depths, hidden_size=256,
         crop_embedding=True, norm="none",

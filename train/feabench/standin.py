@@ -1,4 +1,4 @@
-"""The stand-in anyone can run: the benchmark's questions on public faces, into README and pictures.
+"""The stand-in anyone can run: the benchmark's questions on public faces, as a table and pictures.
 
 Run as:
 
@@ -7,7 +7,7 @@ Run as:
 Few people hold Aff-Wild2. DATA holds ferplus.zip and ckplus_validation.zip instead, as
 `train.mini.prepare` reads them; feallm-mini is asked about them by the paper's protocol, writing
 freely, and about CK+ once more as the page reads (FER+ so is `train.evaluate`'s without
-`--benchmark`). Its rows go into the README between their marks and its pictures into assets/.
+`--benchmark`). Its rows go into train/README.md between their marks and its pictures into assets/.
 Answers are kept in OUT, so that every figure can be traced to a sentence.
 """
 
@@ -19,9 +19,10 @@ from train.feabench.run import ask_all
 from train.feabench.sets import load_set
 from train.feabench.systems import Deciding, Feallm
 from train.feabench.table import STAND_IN, draw_confusion, draw_units, filled, markdown
-from train.figures import README, inserted
+from train.figures import inserted
 
 ASSETS = MINI.parent
+PAGE = Path(__file__).parent.parent / "README.md"
 SETS = {"ferplus": "FER+ valid", "ckplus": "CK+"}
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     rows = [row for row in filled(STAND_IN, runs) if "published" not in row[0]]
     command = "`python -m train.feabench.standin --data DATA --out results/standin`, in per cent:"
     text = "\n\n".join([command, markdown(STAND_IN, rows), unread(runs)])
-    README.write_text(inserted(README.read_text("utf-8"), text, "stand-in"), encoding="utf-8")
+    PAGE.write_text(inserted(PAGE.read_text("utf-8"), text, "stand-in"), encoding="utf-8")
     print(text)
 
 

@@ -2,7 +2,7 @@
 
 Run as:
 
-    python -m train.mini.ablations --packs PACKS --vision VISION --out RUNS
+    python -m train.mini.ablations --packs PACKS --vision assets/feallm-mini --out RUNS
 
 Every variant starts from the same eyes, as the paper's start from one CLIP, and from a language
 model that knows nothing; what the variant lacks is left out, its tokens are standardised
@@ -23,6 +23,7 @@ from feallm import Predictor
 from feallm.facs import AUS, EXPRESSIONS, parse_analysis
 from train.metrics import accuracy, f1, mean_recall
 from train.mini.assemble import assemble
+from train.mini.eyes import EYES
 from train.mini.faces import Augment, Faces
 from train.mini.start import start_from_faces
 from train.mini.thresholds import choose, labelled
@@ -122,7 +123,7 @@ def run(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--packs", type=Path, required=True)
-    parser.add_argument("--vision", type=Path, required=True, help="vision.pt of train.mini.vision")
+    parser.add_argument("--vision", type=Path, required=True, help=EYES)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)

@@ -17,6 +17,7 @@ from transformers import CLIPImageProcessor
 from feallm import FEALLMForConditionalGeneration, FEALLMProcessor
 from feallm.configuration import CROP_GROUPS
 from feallm.crops import list_crops
+from train.mini.eyes import EYES, trained_eyes
 from train.mini.sizes import MEAN, STD, fields_of, mini_config
 from train.mini.tokenizer import train_tokenizer
 
@@ -53,7 +54,7 @@ def assemble(vision: Path | None, tokenizer, seed: int, **changes):
         ValueError: the trained eyes are of another size.
     """
     torch.manual_seed(seed)
-    state = torch.load(vision, weights_only=True) if vision else {}
+    state = trained_eyes(vision) if vision else {}
     config = mini_config(vocab_size=len(tokenizer), **(fields_of(state) | changes))
     model = FEALLMForConditionalGeneration(config)
     if vision:
@@ -82,7 +83,7 @@ def speak_as(model: FEALLMForConditionalGeneration, earlier: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--vision", type=Path, required=True)
+    parser.add_argument("--vision", type=Path, required=True, help=EYES)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--conversations", type=int, default=20_000, help="texts for the tokenizer")

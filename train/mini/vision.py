@@ -38,6 +38,7 @@ from feallm.modeling import FEALLMForConditionalGeneration, start_weights
 from train.checkpoints import AtomicTrainer, last_checkpoint
 from train.metrics import accuracy, mean_recall
 from train.mini.convolution import quicken
+from train.mini.eyes import EYES, trained_eyes
 from train.mini.faces import POINTS, Augment, Faces
 from train.mini.prepare import SETS
 from train.mini.pretrained import convolutions, start_stem
@@ -237,14 +238,6 @@ class VisionTrainer(AtomicTrainer):
         return WeightedRandomSampler(weights, count, generator=generator)
 
 
-def weights_of(start: Path) -> dict[str, torch.Tensor]:
-    """Return the weights that an earlier run left, or those of the eyes in a mini's folder."""
-    if not start.is_dir():
-        return torch.load(start, weights_only=True)
-    whole = FEALLMForConditionalGeneration.from_pretrained(start, dtype=torch.float32).model
-    return {k: v for k, v in whole.state_dict().items() if not k.startswith("language_model.")}
-
-
 def kept_aside(packs: Path) -> dict[str, Faces]:
     """Return the validation faces of each set that is there and has some."""
     names = ("ferplus", "expw", "ckplus_validation")
@@ -275,7 +268,7 @@ def main() -> None:
         "--residual", choices=("paper", "identity"), help="of the MPP; default: the paper's"
     )
     parser.add_argument("--part", choices=tuple(RECIPES), required=True)
-    parser.add_argument("--start", type=Path, help="what to start from (see above)")
+    parser.add_argument("--start", type=Path, help=EYES)
     parser.add_argument(
         "--teachers", type=Path, nargs="*", default=[], help="reads.npz of runs to learn from too"
     )
@@ -305,7 +298,7 @@ def main() -> None:
         "mpp_residual": args.residual,
     }
     compared = {name: value for name, value in compared.items() if value}
-    start = weights_of(args.start) if args.start else {}
+    start = trained_eyes(args.start) if args.start else {}
     if recipe.module == "mpp":
         compared = fields_of(start) | compared
     elif args.network:
