@@ -12,6 +12,7 @@ ZeroGPU Space the model's calls run on the lent GPU.
 
 import argparse
 import os
+import socket
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: no look-ups at all
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -51,6 +52,19 @@ def lend_gpu(predictor: Predictor | None) -> None:
     predictor.chances = spaces.GPU(predictor.chances, duration=lambda faces, aus: 5 + len(faces))
     predictor.stream = spaces.GPU(predictor.stream, duration=lambda reading, messages, *_: 40)
     predictor.voices = 1  # each call has a process of its own: nothing is written together
+
+
+def port_problem(host: str, port: int) -> str | None:
+    """Return why the page cannot listen there, or None."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        if os.name == "posix":  # as servers do: a port just left is free
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except (OSError, OverflowError) as problem:
+            return f"{host}:{port} cannot be listened on ({problem}). Choose another --port."
+    return None
 
 
 def env(name: str, default: str | None = None) -> str | None:
@@ -100,8 +114,12 @@ def main() -> None:
         parser.error(f"FEALLM_QUANTIZATION is {args.quantization!r}: nf4, int8 or nothing.")
     if args.dtype not in DTYPES:
         parser.error(f"FEALLM_DTYPE is {args.dtype!r}: one of {', '.join(DTYPES)}.")
+    if args.queue < 1:
+        parser.error("--queue: at least one event must be allowed to wait.")
     if not 0 < 60 * args.keep_minutes <= KEEP_SECONDS:
         parser.error(f"The page promises an hour: keep at most {KEEP_SECONDS // 60} minutes.")
+    if problem := port_problem(args.host, args.port):
+        parser.error(problem)  # now, not when a large model was loaded
     try:
         device = device_of(args.device)
         predictor = Predictor(

@@ -11,9 +11,11 @@ read on this machine and sent nowhere.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +24,12 @@ from feallm.device import DTYPES, device_of
 from feallm.export import to_json
 from feallm.faces import NO_FACE, align_face, caveat, detect_faces, face_of_crop
 from feallm.facs import AUS, EXPRESSIONS, describe
-from feallm.loading import QUANTIZATIONS, ModelError
-from feallm.photos import BadPhoto, open_photo
-from feallm.predictor import MINI, UNTUNED
+from feallm.loading import QUANTIZATIONS
+from feallm.photos import BadPhoto, open_photo, upright_size
+from feallm.predictor import MINI, UNTUNED, QuestionTooLong, excuse
 
+ANY_LETTERS = {"encoding": "utf-8", "errors": "backslashreplace"}
+"""Names of files are in whatever letters, now and then in bytes that are none."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
 
@@ -45,7 +49,12 @@ def list_photos(paths: list[Path]) -> list[Path]:
 def analyse_photo(
     predictor: Predictor, path: Path, face_crop: bool, question: str | None
 ) -> Iterator[dict]:
-    """Yield one object per face of a photo, or one with an error."""
+    """Yield one object per face of a photo, or one with an error; boxes are in the file's pixels.
+
+    Raises:
+        QuestionTooLong: the question alone is too long for the model.
+        RuntimeError: the model failed.
+    """
     try:
         photo, note = open_photo(path)
         if face_crop:
@@ -57,12 +66,15 @@ def analyse_photo(
     except BadPhoto as problem:
         yield {"photo": str(path), "error": str(problem)}
         return
+    width, height = upright_size(path)
+    scale = width / photo.width  # of a large photo it was a smaller copy that was looked at
     for index, (picture, face) in enumerate(found):
         reading = predictor.analyse(picture)
+        box = [v * scale for v in face.box] if face else (0, 0, width, height)
         result = {
             "photo": str(path),
             "face": index,
-            "box": [round(v, 1) for v in (face.box if face else (0, 0, *photo.size))],
+            "box": [round(v, 1) for v in box],
             "detection": round(face.score, 4) if face else None,
             **to_json(reading),
             "model": predictor.name,
@@ -138,26 +150,53 @@ def main(arguments: list[str] | None = None) -> int:
     photos = list_photos(args.photos)
     if not photos:
         parser.error("There is no picture in the folders given.")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a stand-in for one may not have it
+            stream.reconfigure(**ANY_LETTERS)
     try:
         device, dtype = device_of(args.device), DTYPES[args.dtype]
         predictor = Predictor(args.model, device, dtype, args.quantization, tell)
-    except ModelError as problem:
+    except RuntimeError as problem:  # a ModelError, or what the device has to say
         tell(problem)
         return 2
-    rows, usable = [], 0
+    try:
+        file = args.csv and args.csv.open("w", newline="", **ANY_LETTERS)
+    except OSError as problem:
+        parser.error(f"--csv: {args.csv} cannot be written ({problem.strerror}).")
+    with file or contextlib.nullcontext():
+        table = csv.DictWriter(file, csv_row({})) if file else None
+        usable = analyse_all(predictor, photos, args, table)
+    return 0 if usable else 1
+
+
+def analyse_all(
+    predictor: Predictor, photos: list[Path], args: argparse.Namespace, table: csv.DictWriter | None
+) -> int:
+    """Write what is found in each photo as soon as it is; return how many faces were read."""
+    usable = 0
+    if table:
+        table.writeheader()
     for number, path in enumerate(photos, 1):
         tell(f"[{number}/{len(photos)}] {path}")
-        for result in analyse_photo(predictor, path, args.face_crop, args.ask):
+        for result in results_of(predictor, path, args):
             usable += "error" not in result
-            rows.append(csv_row(result))
+            if table:
+                table.writerow(csv_row(result))
             print(json.dumps(result, ensure_ascii=False), flush=True)
-    if args.csv:
-        with args.csv.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, rows[0].keys())
-            table.writeheader()
-            table.writerows(rows)
-        tell(f"{len(rows)} rows in {args.csv}")
-    return 0 if usable else 1
+    if table:
+        tell(f"The table is in {args.csv}.")
+    return usable
+
+
+def results_of(predictor: Predictor, path: Path, args: argparse.Namespace) -> Iterator[dict]:
+    """`analyse_photo`, its errors as objects."""
+    try:
+        yield from analyse_photo(predictor, path, args.face_crop, args.ask)
+    except QuestionTooLong as problem:
+        yield {"photo": str(path), "error": str(problem)}
+    except RuntimeError as error:
+        traceback.print_exception(error)
+        yield {"photo": str(path), "error": excuse(error)}
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ModelError(f"{name} is no device: say auto, cpu or cuda.") from None
+        device = None
+    if not device or device.type not in ("cpu", "cuda"):
+        raise ModelError(f"{name} is no device of ours: say auto, cpu or cuda.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(f"There is no {name} here: say cpu, or auto.")
     return device

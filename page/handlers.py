@@ -444,7 +444,9 @@ class Handlers:
         """An answer's event ended early: by a stop, which has dropped its question, or not."""
         if visit and visit.stopped:
             visit.stopped -= 1
-            return {self.parts.chat: visit.shown()}  # there may be a newer question
+            # a last piece may have come after the stop; there may be a newer question, too
+            line = {} if visit.asked else {self.parts.status: status(note("Stopped."))}
+            return {self.parts.chat: visit.shown()} | line
         return self.drop(visit)
 
     def stop(self, visit: Visit | None) -> dict:
@@ -461,8 +463,10 @@ class Handlers:
 
     def clear(self, visit: Visit | None) -> dict:
         """Forget the talk about the chosen face."""
+        p = self.parts
         if not visit:
-            return {self.parts.chat: []}
+            return {p.chat: []}
+        line = status(note("Stopped.")) if visit.asked else None
         self.call_off(visit)
         visit.talks.pop(visit.chosen, None)
-        return {self.parts.chat: visit.shown()}
+        return self.settle(visit) | {p.chat: visit.shown(), p.status: line}

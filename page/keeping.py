@@ -7,6 +7,8 @@ wrote them, and a session goes as a whole.
 
 import threading
 import time
+import traceback
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -64,8 +66,11 @@ def keep_clean(demo: gr.Blocks, folder: Path, every: float, age: float) -> None:
 
     def sweep() -> None:
         while True:
-            sweep_files(folder, age)
-            sweep_sessions(demo, age)
+            for work in (partial(sweep_files, folder), partial(sweep_sessions, demo)):
+                try:
+                    work(age)
+                except Exception:  # a folder that vanished, say: the next round must come
+                    traceback.print_exc()
             time.sleep(every)
 
     threading.Thread(target=sweep, name="sweeper", daemon=True).start()

@@ -46,7 +46,8 @@ def build_demo(predictor: Predictor, queue: int = 128, keep: float = KEEP_SECOND
         keep: seconds after which uploads and sessions are deleted at the next sweep.
 
     Raises:
-        RuntimeError: GRADIO_TEMP_DIR is no folder of the page's own (`page.uploads`).
+        RuntimeError: GRADIO_TEMP_DIR is no folder of the page's own, or somebody else's
+            (`page.uploads`).
     """
     with gr.Blocks(title="FEALLM: facial emotion, explained", fill_width=True) as demo:
         parts = place_parts()
@@ -171,7 +172,7 @@ def connect(demo: gr.Blocks, p: SimpleNamespace, on: Handlers) -> None:
         event.failure(on.fail, p.state, settled, **QUIET)
     p.question.stop(on.stop, p.state, settled, cancels=answered, **QUIET)
     p.chat.undo(on.undo, p.state, [p.chat, p.question], **QUIET)
-    p.chat.clear(on.clear, p.state, p.chat, cancels=answered, **QUIET)
+    p.chat.clear(on.clear, p.state, settled, cancels=answered, **QUIET)
 
     busy = [started, *examples, *read, covered, *answered]
     changed = p.change.click(on.reset, p.state, opened, cancels=busy, **QUIET)

@@ -207,6 +207,25 @@ def test_a_question_stopped_while_it_waits_leaves_nothing(page, browser, stand_i
     expect(last_answer(page)).to_contain_text("You asked: Now?")
 
 
+def test_clearing_the_talk_frees_the_question_box(page, browser, stand_in, portrait):
+    other = browser.new_context().new_page()
+    other.goto(stand_in.url)
+    for tab in (other, page):
+        upload_and_read(tab, portrait)
+    ask(other, "Tell me slowly")
+    expect(last_answer(other)).to_contain_text("more")
+    ask(page, "Waiting?")
+    for tab, question in ((page, "Waiting?"), (other, "Tell me slowly")):
+        expect(tab.locator("#chat")).to_contain_text(question)
+        tab.locator("#chat").get_by_label("Clear").click()
+        expect(tab.locator("#question .submit-button")).to_be_visible()
+        expect(tab.locator("#status")).to_have_text("Stopped.")
+        expect(tab.locator("#chat")).not_to_contain_text(question)
+    ask(page, "Now?")
+    expect(last_answer(page)).to_contain_text("You asked: Now?")
+    other.context.close()
+
+
 def test_another_photo_is_not_overtaken_by_the_old_answer(page, stand_in, portrait):
     upload_and_read(page, portrait)
     ask(page, "Tell me slowly")

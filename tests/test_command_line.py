@@ -2,9 +2,14 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from feallm import Predictor
 from feallm.__main__ import main
 from feallm.facs import EXPRESSIONS
 
@@ -55,6 +60,57 @@ def test_a_face_crop_needs_no_detection_and_a_question_is_answered(capsys, folde
     assert status == 0
     assert face["detection"] is None and face["box"] == [0, 0, 230, 270]
     assert face["question"] == "What is AU12?" and len(face["answer"]) > 10
+
+
+def test_boxes_are_in_the_files_pixels(capsys, monkeypatch, folder, portrait):
+    _, (whole,), _ = run(capsys, folder / "hopper.png")
+    monkeypatch.setattr("feallm.photos.MAX_SIDE", 400)
+    _, (reduced,), _ = run(capsys, folder / "hopper.png")
+    assert reduced["box"] == pytest.approx(whole["box"], abs=12)  # in a photo of 512 x 600
+    _, (crop,), _ = run(capsys, folder / "hopper.png", "--face-crop")
+    assert crop["box"] == [0, 0, *portrait.size]
+
+
+def test_what_fails_on_a_photo_is_said_and_the_run_goes_on(capsys, monkeypatch, folder):
+    table = folder / "faces.csv"
+    _, lines, _ = run(capsys, folder, "--csv", table, "--ask", "why " * 3000)
+    assert len(lines) == 2 and all("error" in line for line in lines)
+    assert len(list(csv.DictReader(table.open(encoding="utf-8")))) == 2
+    monkeypatch.setattr(Predictor, "analyse", broken)
+    _, lines, err = run(capsys, folder / "hopper.png", folder / "notes.jpg")
+    assert [len(line) for line in lines] == [2, 2] and "secret detail" in err
+    assert lines[0]["error"] == "The model failed on this. Please try again."
+
+
+def broken(*_):
+    raise RuntimeError("secret detail")
+
+
+def test_a_table_that_cannot_be_written_is_said_before_any_photo_is_read(capsys, folder):
+    with pytest.raises(SystemExit):
+        main([str(folder / "hopper.png"), "--csv", str(folder / "nowhere" / "faces.csv")])
+    out, err = capsys.readouterr()
+    assert out == "" and "cannot be written" in err and "[1/1]" not in err
+
+
+def test_a_name_that_is_no_text_is_written_all_the_same(folder, portrait):
+    name = os.fsdecode(b"caf\xe9.png")
+    (folder / name).write_bytes((folder / "hopper.png").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "feallm", folder / name, "--csv", folder / "faces.csv"],
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["photo"] == str(folder / name)
+    assert "caf\\udce9.png" in (folder / "faces.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("device", ["xpu", "meta", "nothing"])
+def test_a_device_that_is_not_ours_is_a_sentence(capsys, folder, device):
+    status, lines, err = run(capsys, folder / "hopper.png", "--device", device)
+    assert status == 2 and lines == [] and "say auto, cpu or cuda" in err
 
 
 def test_nothing_usable_is_status_one(capsys, folder):

@@ -1,6 +1,7 @@
 """`app.py` on the hosts: options in the environment, a lent GPU, a model that is not there."""
 
 import pickle
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +47,7 @@ def launched(monkeypatch):
         "gradio.Blocks.launch", lambda demo, **options: pages.append((demo, options))
     )
     monkeypatch.setattr("sys.argv", ["app.py"])
+    monkeypatch.setattr(app, "port_problem", lambda host, port: None)
     return pages
 
 
@@ -102,6 +104,29 @@ def test_on_a_lent_gpu_the_model_is_told_that_nothing_stays(monkeypatch, lender,
     monkeypatch.setattr(app, "lend_gpu", lambda predictor: None)
     app.main()
     assert loaded["lent"]
+
+
+def test_a_taken_port_is_said_before_the_model_is_loaded(monkeypatch, launched, loaded, capsys):
+    monkeypatch.undo()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("sys.argv", ["app.py", "--port", str(port)])
+        with pytest.raises(SystemExit):
+            app.main()
+        assert f"127.0.0.1:{port} cannot be listened on" in capsys.readouterr().err
+    assert app.port_problem("127.0.0.1", port) is None
+    assert "cannot be listened on" in app.port_problem("127.0.0.1", 70_000)
+    assert launched == [] and loaded == {}
+
+
+@pytest.mark.parametrize("events", ["0", "-1"])
+def test_a_queue_that_lets_nobody_wait_is_refused(monkeypatch, launched, capsys, events):
+    monkeypatch.setenv("FEALLM_QUEUE", events)
+    with pytest.raises(SystemExit):
+        app.main()
+    assert launched == [] and "--queue" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("minutes", ["0", "-3", "60"])

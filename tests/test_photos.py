@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feallm.photos import BadPhoto, open_photo
+from feallm.photos import BadPhoto, open_photo, upright_size
 
 
 def encoded(image: Image.Image, form: str, **options) -> bytes:
@@ -99,6 +99,37 @@ def test_what_cannot_be_used_gets_a_sentence(data, sentence):
     assert str(problem.value).endswith(".")
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_no_damage_is_more_than_a_sentence(form):
+    """Decoders raise whatever a wrong byte leads them into."""
+    rng = np.random.default_rng(0)
+    frames = {"save_all": True, "append_images": [picture()]} if form in ("GIF", "TIFF") else {}
+    whole = np.frombuffer(encoded(picture(), form, **frames), np.uint8)
+    for _ in range(60):
+        damaged = whole[: rng.integers(20, len(whole) + 1)].copy()
+        damaged[rng.integers(0, len(damaged), 3)] = rng.integers(0, 256, 3)
+        try:
+            photo, _ = open_photo(damaged.tobytes())
+        except BadPhoto:
+            continue
+        assert photo.mode == "RGB"
+
+
+def test_damaged_exif_does_no_harm():
+    photo, _ = open_photo(encoded(picture(), "PNG", exif=b"Exif\0\0II*\0"))
+    assert photo.size == (96, 64)
+
+
+def test_a_float_picture_may_have_holes():
+    values = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    values[0, :2] = np.nan, np.inf
+    photo, _ = open_photo(encoded(Image.fromarray(values), "TIFF"))
+    grey = np.asarray(photo)[..., 0].astype(float)
+    np.testing.assert_allclose(grey[1:], values[1:] * 255, atol=1.5)
+    photo, _ = open_photo(encoded(Image.fromarray(np.full((64, 64), np.nan, np.float32)), "TIFF"))
+    assert not np.asarray(photo).any()
+
+
 def test_a_missing_file_gets_a_sentence(tmp_path):
     with pytest.raises(BadPhoto, match="does not exist"):
         open_photo(tmp_path / "nothing.jpg")
@@ -109,8 +140,28 @@ def test_a_large_photo_is_reduced():
     assert photo.size == (4096, 2048)
 
 
-def test_a_jpeg_of_108_megapixels_is_decoded_small():
-    data = encoded(Image.new("L", (12000, 9000)), "JPEG")
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((12000, 9000), (4096, 3072)), ((9248, 6936), (4096, 3072)), ((16000, 4000), (4096, 1024))],
+)
+def test_a_jpeg_of_too_many_pixels_is_decoded_small(size, shown):
+    data = encoded(Image.new("L", size), "JPEG")
     assert len(data) < 2e6
     photo, _ = open_photo(data)
-    assert photo.size == (4096, 3072)
+    assert photo.size == shown
+
+
+def test_what_cannot_be_decoded_small_enough_is_refused():
+    with pytest.raises(BadPhoto, match="at most 60 megapixels"):
+        open_photo(encoded(Image.new("1", (9248, 6936)), "PNG"))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size"), [(1, (600, 300)), (6, (300, 600)), (3, (600, 300))]
+)
+def test_the_upright_size_is_that_of_the_whole_photo(monkeypatch, orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.new("RGB", (600, 300)), "JPEG", exif=exif)
+    monkeypatch.setattr("feallm.photos.MAX_SIDE", 100)
+    assert upright_size(data) == size and max(open_photo(data)[0].size) == 100

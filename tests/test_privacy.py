@@ -20,9 +20,10 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
 
+import page.keeping
 import page.layout
 from benchmarks.soak import free_port
-from page.keeping import end_answers, sweep_files, sweep_sessions
+from page.keeping import end_answers, keep_clean, sweep_files, sweep_sessions
 from page.layout import build_demo
 from page.uploads import own_folder, temporary_folder
 from page.visit import Question, Visit
@@ -163,6 +164,32 @@ def test_what_others_keep_in_the_temporary_folder_stays(monkeypatch, tmp_path):
     sweep_files(folder, 60)
     assert theirs.exists() and not (folder / "x" / "face.png").exists()
     assert temporary_folder() == str(folder)  # as where a page starts another
+
+
+def test_uploads_lie_where_only_their_owner_can_read(monkeypatch, tmp_path):
+    monkeypatch.delenv("GRADIO_TEMP_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = own_folder(temporary_folder())
+    assert folder.parent == tmp_path and folder.name == f"feallm-uploads-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert own_folder(str(folder)) == folder
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(RuntimeError, match="somebody else's"):
+        own_folder(str(folder))
+
+
+def test_a_sweep_that_fails_is_not_the_last(monkeypatch, tmp_path):
+    swept = []
+
+    def fail_once(folder, age):
+        swept.append(folder)
+        if len(swept) == 1:
+            raise FileNotFoundError("a folder that vanished")
+
+    monkeypatch.setattr(page.keeping, "sweep_files", fail_once)
+    keep_clean(SimpleNamespace(), tmp_path, 0.01, 60)
+    assert wait_until(lambda: len(swept) > 1, 5)
+    monkeypatch.setattr(page.keeping, "sweep_files", lambda folder, age: time.sleep(3600))
 
 
 def test_the_first_photo_of_a_comparison_ages_too(monkeypatch):
