@@ -57,13 +57,13 @@ def lend_gpu(predictor: Predictor | None) -> None:
 def port_problem(host: str, port: int) -> str | None:
     """Return why the page cannot listen there, or None."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as trial:
-        if os.name == "posix":  # as servers do: a port just left is free
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family) as trial:
+            if os.name == "posix":  # as servers do: a port just left is free
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((host, port))
-        except (OSError, OverflowError) as problem:
-            return f"{host}:{port} cannot be listened on ({problem}). Choose another --port."
+    except (OSError, OverflowError) as problem:
+        return f"{host}:{port} cannot be listened on ({problem}). Choose another --port."
     return None
 
 
