@@ -87,7 +87,7 @@ def agreed(result: dict) -> str:
     return (
         f"Of the {result['agreed']['faces']:,} FER+ valid faces that more than half of the ten "
         f"annotators agree on, contempt included, which the mini does not know, "
-        f"{result['agreed']['accuracy']:.1%} are read right. So the FER+ paper tests: its VGG13 "
+        f"{result['agreed']['accuracy']:.1%} are read right. The FER+ paper tests so; its VGG13 "
         "reads 84.99% of its private test split."
     )
 
