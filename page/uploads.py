@@ -1,6 +1,5 @@
 """The one folder uploads lie in; to be set before Gradio is imported, which keeps some paths."""
 
-import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -32,9 +31,8 @@ def own_folder(name: str) -> Path:
         raise RuntimeError(
             f"Uploads would lie in {folder}: let GRADIO_TEMP_DIR be uploads.temporary_folder()."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True)
     if hasattr(os, "getuid") and folder.lstat().st_uid != os.getuid():
         raise RuntimeError(f"{folder} is somebody else's: name a folder in GRADIO_TEMP_DIR.")
+    folder.chmod(0o700)  # Gradio may have made it for all to read
     return folder

@@ -169,6 +169,7 @@ def test_what_others_keep_in_the_temporary_folder_stays(monkeypatch, tmp_path):
 def test_uploads_lie_where_only_their_owner_can_read(monkeypatch, tmp_path):
     monkeypatch.delenv("GRADIO_TEMP_DIR")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    Path(temporary_folder()).mkdir()  # as Gradio may
     folder = own_folder(temporary_folder())
     assert folder.parent == tmp_path and folder.name == f"feallm-uploads-{os.getuid()}"
     assert folder.stat().st_mode & 0o777 == 0o700
