@@ -191,7 +191,8 @@ def test_events_that_overlap_leave_whole_talks(page, stand_in, couple):
     expect(last_answer(page)).to_contain_text("You asked: And the first again?")
 
 
-def test_a_question_stopped_while_it_waits_leaves_nothing(page, browser, stand_in, portrait):
+def waiting_behind(page: Page, browser, stand_in, portrait) -> Page:
+    """Return another visitor's page, where an answer is written that this one's question awaits."""
     other = browser.new_context().new_page()
     other.goto(stand_in.url)
     for tab in (other, page):
@@ -199,6 +200,11 @@ def test_a_question_stopped_while_it_waits_leaves_nothing(page, browser, stand_i
     ask(other, "Tell me slowly")
     expect(last_answer(other)).to_contain_text("more")
     ask(page, "Waiting?")
+    return other
+
+
+def test_a_question_stopped_while_it_waits_leaves_nothing(page, browser, stand_in, portrait):
+    other = waiting_behind(page, browser, stand_in, portrait)
     expect(page.locator("#chat")).to_contain_text("Waiting?")
     page.locator("#question .stop-button").click()
     expect(page.locator("#chat")).not_to_contain_text("Waiting?")
@@ -208,13 +214,7 @@ def test_a_question_stopped_while_it_waits_leaves_nothing(page, browser, stand_i
 
 
 def test_clearing_the_talk_frees_the_question_box(page, browser, stand_in, portrait):
-    other = browser.new_context().new_page()
-    other.goto(stand_in.url)
-    for tab in (other, page):
-        upload_and_read(tab, portrait)
-    ask(other, "Tell me slowly")
-    expect(last_answer(other)).to_contain_text("more")
-    ask(page, "Waiting?")
+    other = waiting_behind(page, browser, stand_in, portrait)
     for tab, question in ((page, "Waiting?"), (other, "Tell me slowly")):
         expect(tab.locator("#chat")).to_contain_text(question)
         tab.locator("#chat").get_by_label("Clear").click()
