@@ -13,6 +13,10 @@ from feallm.loading import ModelError
 from feallm.predictor import MINI
 
 
+PORT_PROBLEM = app.port_problem
+"""What `launched` takes away, so that the tests need no port to be free."""
+
+
 class Lender:
     """Lends as ZeroGPU does: arguments and results are pickled on their way to a worker."""
 
@@ -107,7 +111,7 @@ def test_on_a_lent_gpu_the_model_is_told_that_nothing_stays(monkeypatch, lender,
 
 
 def test_a_taken_port_is_said_before_the_model_is_loaded(monkeypatch, launched, loaded, capsys):
-    monkeypatch.undo()
+    monkeypatch.setattr(app, "port_problem", PORT_PROBLEM)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -116,8 +120,8 @@ def test_a_taken_port_is_said_before_the_model_is_loaded(monkeypatch, launched, 
         with pytest.raises(SystemExit):
             app.main()
         assert f"127.0.0.1:{port} cannot be listened on" in capsys.readouterr().err
-    assert app.port_problem("127.0.0.1", port) is None
-    assert "cannot be listened on" in app.port_problem("127.0.0.1", 70_000)
+    assert PORT_PROBLEM("127.0.0.1", port) is None
+    assert "cannot be listened on" in PORT_PROBLEM("127.0.0.1", 70_000)
     assert launched == [] and loaded == {}
 
 
