@@ -12,7 +12,6 @@ from feallm import Predictor
 from feallm.loading import ModelError
 from feallm.predictor import MINI
 
-
 PORT_PROBLEM = app.port_problem
 """What `launched` takes away, so that the tests need no port to be free."""
 
