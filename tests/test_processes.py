@@ -51,22 +51,27 @@ def launch(processes: int, stage: Path, llava: Path, rows: tuple[Path, Path], ou
 
 
 def test_two_processes_give_the_losses_of_one(monkeypatch, tmp_path, llava, rows):
-    """The same global batch, by DDP over gloo; dropout, which each process draws, is off.
-
-    A run of two that goes on within its second epoch (24 rows, four a step) sees that epoch's rows.
-    """
-    stage = smoke_stage(
-        tmp_path / "stage.yaml", max_steps=10, save_steps=8, sample_steps=0, logging_steps=1
-    )
+    """The same global batch, by DDP over gloo; dropout, which each process draws, is off."""
+    stage = smoke_stage(tmp_path / "stage.yaml", max_steps=8, sample_steps=0, logging_steps=1)
     stage.write_text(stage.read_text().replace("alpha: 8", "alpha: 8\n  dropout: 0.0"))
     run(monkeypatch, stage, llava, rows, tmp_path / "1")
     launch(2, stage, llava, rows, tmp_path / "2")
     one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
-    assert one.keys() == two.keys() == set(range(1, 11))
+    assert one.keys() == two.keys() == set(range(1, 9))
     assert two == pytest.approx(one, abs=5e-3)  # bf16 sums in another order
-    shutil.rmtree(tmp_path / "2" / "checkpoint-10")
-    launch(2, stage, llava, rows, tmp_path / "2")
-    assert losses(tmp_path / "2") == pytest.approx(two, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_within_their_second_epoch(tmp_path, llava, rows):
+    """24 rows, four a step: they see the rows of that epoch."""
+    stage = smoke_stage(
+        tmp_path / "stage.yaml", max_steps=10, save_steps=8, sample_steps=0, logging_steps=1
+    )
+    launch(2, stage, llava, rows, tmp_path / "run")
+    whole = losses(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-10")
+    launch(2, stage, llava, rows, tmp_path / "run")
+    assert losses(tmp_path / "run") == pytest.approx(whole, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2", "zero3"])

@@ -42,7 +42,7 @@ def kill_at_random(arguments: list[str], out: Path, times: int, apart: float) ->
         running.wait()
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_run_gives_the_losses_of_an_undisturbed_one(
     monkeypatch, tmp_path, llava, rows, times
 ):

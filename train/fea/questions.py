@@ -548,6 +548,11 @@ def in_a_message(question: str, rng: random.Random) -> str:
     return question
 
 
+def as_asked(question: str, rng: random.Random) -> str:
+    """Return a pattern without slots as people may ask it: in a message, as they type."""
+    return as_typed(in_a_message(expand(question, rng), rng), rng)
+
+
 def plain_question(kind: str, rng: random.Random) -> str:
     """Return a question of one of the three kinds as it should be written, its wording drawn."""
     return filled(rng.choice(TEMPLATES[kind]), rng)
@@ -580,4 +585,4 @@ def ask(kind: str, rng: random.Random) -> str:
         else:
             question = disturbed(filled(worded(kind, TEMPLATES[kind], rng), rng), rng)
         if bare(question) not in _HELD_OUT:
-            return as_typed(in_a_message(question, rng), rng)
+            return as_asked(question, rng)

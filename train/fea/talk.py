@@ -8,7 +8,7 @@ cannot tell: who someone is, age, health, truthfulness, what a person really fee
 import random
 
 from feallm.facs import ACTION_UNITS, AUS, EXPRESSIONS, PROTOTYPES, describe, join, supporting
-from train.fea.questions import as_typed, bare, expand, filled, in_a_message, worded
+from train.fea.questions import as_asked, bare, filled, worded
 from train.fea.writer import missing
 
 Turn = tuple[str, str]
@@ -666,4 +666,4 @@ TOPICS = (
 def turn(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     """Return a question of a random topic and its answer."""
     question, answer = rng.choice(TOPICS)(expression, tuple(k for k in AUS if k in aus), rng)
-    return as_typed(in_a_message(expand(question, rng), rng), rng), answer
+    return as_asked(question, rng), answer

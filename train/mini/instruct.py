@@ -90,18 +90,25 @@ def random_conversation(rng: random.Random) -> list[Message]:
     return converse(draw_plan(True, rng), (expression, aus), rng)
 
 
+def told_facts(rng: random.Random) -> Facts:
+    """Any expression, with units of its prototype and others."""
+    expression = rng.choice(EXPRESSIONS)
+    likely, rate = PROTOTYPES[expression], rng.random() * 0.4
+    return expression, tuple(
+        k for k in AUS if rng.random() < (rng.random() if k in likely else rate)
+    )
+
+
 def told_conversation(rng: random.Random, kinds: str = KINDS, most_turns: int = 3) -> list[Message]:
     """A conversation in which the face is told, not seen: any expression with any action units.
 
     Its two short answers are given, whatever the picture shows; only what follows from them is
     learned. So the texts keep to what was decided even where that is unusual.
     """
-    expression = rng.choice(EXPRESSIONS)
-    likely, rate = PROTOTYPES[expression], rng.random() * 0.4
-    aus = tuple(k for k in AUS if rng.random() < (rng.random() if k in likely else rate))
+    facts = told_facts(rng)
     turns = [t for t in "smrttt" if t in kinds] or ["s"]
     plan = "ea" + "".join(rng.choice(turns) for _ in range(rng.randint(1, most_turns)))
-    messages = converse(plan, (expression, aus), rng)
+    messages = converse(plan, facts, rng)
     return [m | {"given": True} if i in (1, 3) else m for i, m in enumerate(messages)]
 
 
