@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 
 from feallm import FEALLMConfig, FEALLMProcessor
 from feallm.loading import load
@@ -34,19 +34,24 @@ def save(trainer: Trainer, processor: FEALLMProcessor, config: TrainConfig, base
         del whole.quantization_config  # how the base was held while training is nobody's matter
         whole.save_pretrained(folder)
     else:
-        # the repository, which ships the mini, takes no file over 10 MB
-        size = "9MB" if sum(p.numel() for p in state.values()) < 1e8 else "5GB"
-        cast: dict[int, torch.Tensor] = {}  # what is tied stays tied, and is written once
-        for value in state.values():
-            cast.setdefault(value.data_ptr(), value.to(torch.bfloat16))
-        state = {name: cast[value.data_ptr()] for name, value in state.items()}
-        model.config.dtype = torch.bfloat16
-        model.save_pretrained(folder, state_dict=state, max_shard_size=size)
+        write_bf16(model, state, folder)
     processor.save_pretrained(folder)
     write_card(trainer, config, base, folder)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(folder, final)
     print(f"saved {final}")
+
+
+def write_bf16(model: PreTrainedModel, state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Write a model with these weights in bf16."""
+    # the repository, which ships the mini, takes no file over 10 MB
+    size = "9MB" if sum(p.numel() for p in state.values()) < 1e8 else "5GB"
+    cast: dict[int, torch.Tensor] = {}  # what is tied stays tied, and is written once
+    for value in state.values():
+        cast.setdefault(value.data_ptr(), value.to(torch.bfloat16))
+    state = {name: cast[value.data_ptr()] for name, value in state.items()}
+    model.config.dtype = torch.bfloat16
+    model.save_pretrained(folder, state_dict=state, max_shard_size=size)
 
 
 def merge(folder: Path) -> None:

@@ -43,14 +43,14 @@ from train.mini.faces import Faces
 from train.mini.instruct import Facts, told_facts
 from train.mini.tree import ROOT, Tree, stacked
 from train.order import Order, draws
+from train.result import write_bf16
 
 FIRST_WORDS = (0.4, 0.2, 0.1, 0.05, 0.03, 0.02)
-"""Weights of an answer's first tokens; all the others together weigh `REST`."""
-REST = 0.2
+"""Weights of an answer's first tokens."""
 BEGUN = 12
 """So many tokens of an answer that is cut off are kept at most."""
-WRITTEN_OUT, WRITTEN_OUT_ALONE = 0.12, 0.4
-"""Shares of answers that are not cut off: of a talk's, and of those that nothing is told before."""
+WRITTEN_OUT_ALONE = 0.4
+"""Share of answers that are not cut off where nothing is told before the question."""
 FOLLOWED = 0.3
 """Share of questions with another behind them."""
 OWN = 0.35
@@ -119,6 +119,8 @@ class Questions(Dataset):
         readings: of the n faces, as `read_faces` returns them.
         branches: questions about a face, those not counted that follow others.
         lost: share of the questions that lose words.
+        written_out: share of the answers that are not cut off.
+        rest: what the tokens after an answer's first ones weigh together.
     """
 
     def __init__(
@@ -128,9 +130,12 @@ class Questions(Dataset):
         seed: int,
         branches: int,
         lost: float,
+        written_out: float = 0.12,
+        rest: float = 0.2,
     ):
         self.readings, self.tokenizer, self.seed = readings, tokenizer, seed
         self.branches, self.lost = branches, lost
+        self.written_out, self.rest = written_out, rest
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -148,7 +153,7 @@ class Questions(Dataset):
             tuple(k for k, is_active in zip(AUS, active, strict=True) if is_active),
         )
         facts = own if rng.random() < OWN else told_facts(rng)
-        row = Row(self.tokenizer, len(face))
+        row = Row(self.tokenizer, len(face), self.rest)
         expression, units = short(*facts)
         told = row.add(row.root, [*expression, *units], kept=True)
         expression, units = short(*own)
@@ -156,10 +161,10 @@ class Questions(Dataset):
         shared = len(row.tree)
         for _ in range(self.branches):
             talk = question_and_answer(facts, self.lost, rng)
-            asked = row.add(told, talk, written_out=rng.random() < WRITTEN_OUT)
+            asked = row.add(told, talk, written_out=rng.random() < self.written_out)
             if rng.random() < FOLLOWED and row.is_whole:
                 after = question_and_answer(facts, self.lost, rng)
-                row.add(asked, after, written_out=rng.random() < WRITTEN_OUT)
+                row.add(asked, after, written_out=rng.random() < self.written_out)
         for kind in rng.sample(list(TEMPLATES), 2):
             talk = question_and_answer(own, 0.0, rng, {kind: 1})
             row.add(row.root, talk, written_out=rng.random() < WRITTEN_OUT_ALONE)
@@ -172,8 +177,10 @@ class Questions(Dataset):
 class Row:
     """A tree of talks about one face, as it grows."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, num_image_tokens: int):
-        self.tokenizer, self.num_image_tokens = tokenizer, num_image_tokens
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, num_image_tokens: int, rest: float = 0.2
+    ):
+        self.tokenizer, self.num_image_tokens, self.rest = tokenizer, num_image_tokens, rest
         self.tree, self.weights, self.kept = Tree(), [], []
         ids, _ = self._encoded([{"role": "user", "content": ""}])
         image = tokenizer.convert_tokens_to_ids("<image>")
@@ -209,7 +216,7 @@ class Row:
         others = max(length - len(FIRST_WORDS), 0)
         weights = [0.0] * (len(ids) - length) + [
             *FIRST_WORDS[:length],
-            *[REST / max(others, 1)] * others,
+            *[self.rest / max(others, 1)] * others,
         ]
         end = len(ids) if written_out else len(ids) - length + min(length, BEGUN)
         return self._branch(ids[:end], parent, said, weights[:end])
@@ -330,6 +337,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="faces of a step")
     parser.add_argument("--branches", type=int, default=10, help="questions about a face")
     parser.add_argument("--lost", type=float, default=0.2, help="share of them that lose words")
+    parser.add_argument("--written-out", type=float, default=0.12, help="share of whole answers")
+    parser.add_argument(
+        "--rest", type=float, default=0.2, help="weight of what follows first words"
+    )
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--faces", type=int, default=2048, help="drawn from the training faces")
     parser.add_argument("--save-steps", type=int, default=50, help="steps between checkpoints")
@@ -344,7 +355,13 @@ def main() -> None:
         os.replace(args.out / "part", readings)
     tokenizer = predictor.tokenizer
     questions = Questions(
-        torch.load(readings, weights_only=True), tokenizer, args.seed, args.branches, args.lost
+        torch.load(readings, weights_only=True),
+        tokenizer,
+        args.seed,
+        args.branches,
+        args.lost,
+        args.written_out,
+        args.rest,
     )
     listener = Listener(predictor.model)
     trainer = ListenTrainer(
@@ -371,7 +388,7 @@ def main() -> None:
         train_dataset=questions,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(args.out))
-    listener.model.save_pretrained(args.out / "final")
+    write_bf16(listener.model, listener.model.state_dict(), args.out / "final")
     predictor.processor.save_pretrained(args.out / "final")
 
 
