@@ -12,7 +12,7 @@ from feallm.conversation import encode
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.generation import embed
 from feallm.predictor import MINI
-from train.fea.questions import TEMPLATES
+from train.fea.questions import HELD_OUT, TEMPLATES
 from train.mini import listen
 from train.mini.listen import Collate, Listener, Questions, Row, with_words_lost
 from train.mini.tree import ROOT, Tree, stacked
@@ -119,6 +119,13 @@ def test_words_are_lost_from_long_questions_only():
     assert len(drawn) > 100 and all(set(d.split()) <= set(question.split()) for d in drawn)
     assert {with_words_lost("What is it?", 1.0, rng) for _ in range(50)} == {"What is it?"}
     assert with_words_lost(question, 0.0, rng) == question
+
+
+def test_what_is_left_of_a_question_is_never_a_held_out_one(monkeypatch):
+    held_out = HELD_OUT["summary"][0]
+    monkeypatch.setattr(listen, "with_words_lost", lambda *_: held_out)
+    asked = listen.question_and_answer(("Happiness", (6, 12)), 1.0, random.Random(0))
+    assert asked[0]["content"] != held_out
 
 
 def test_the_pages_own_questions_lose_nothing():

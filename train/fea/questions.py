@@ -495,6 +495,11 @@ def bare(question: str) -> str:
 _HELD_OUT = {bare(q) for held in (HELD_OUT, STRANGERS) for asked in held.values() for q in asked}
 
 
+def is_held_out(question: str) -> bool:
+    """Whether a question is one of the held-out ones after an analysis, however it is typed."""
+    return bare(question) in _HELD_OUT
+
+
 @cache
 def wordings(name: str) -> tuple[str, ...]:
     """Return the patterns of wordings/NAME.txt."""
@@ -584,5 +589,5 @@ def ask(kind: str, rng: random.Random) -> str:
             question = filled(composed(kind, rng), rng)
         else:
             question = disturbed(filled(worded(kind, TEMPLATES[kind], rng), rng), rng)
-        if bare(question) not in _HELD_OUT:
+        if not is_held_out(question):
             return as_asked(question, rng)

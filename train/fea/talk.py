@@ -8,6 +8,7 @@ cannot tell: who someone is, age, health, truthfulness, what a person really fee
 import random
 
 from feallm.facs import ACTION_UNITS, AUS, EXPRESSIONS, PROTOTYPES, describe, join, supporting
+from train.fea import questions
 from train.fea.questions import as_asked, bare, filled, worded
 from train.fea.writer import missing
 
@@ -580,6 +581,11 @@ STRANGERS = (
 _HELD_OUT = {bare(q) for q in (*HELD_OUT, *STRANGERS)}
 
 
+def is_held_out(question: str) -> bool:
+    """Whether a question is a held-out one, of those outside the scope too, however it is typed."""
+    return bare(question) in _HELD_OUT or questions.is_held_out(question)
+
+
 def is_declined(answer: str) -> bool:
     """Whether an answer says that a question is outside the scope, or was not understood."""
     return answer.strip() in {*_OUTSIDE, _NONSENSE}
@@ -607,7 +613,7 @@ def scope(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     name, patterns = _MORE.get(answer), _SCOPE[answer]
     while True:
         question = filled(worded(name, patterns, rng) if name else rng.choice(patterns), rng)
-        if bare(question) not in _HELD_OUT:
+        if not is_held_out(question):
             return question, answer
 
 

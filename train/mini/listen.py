@@ -1,4 +1,4 @@
-r"""The mini's last stage: its language model learns what is asked, by many questions of a face.
+r"""A stage of the mini: its language model learns what is asked, by many questions of a face.
 
 Run as:
 
@@ -37,7 +37,7 @@ from feallm.generation import embed
 from feallm.prompts import ACTION_UNITS_QUESTION, EXPRESSION_QUESTION, list_action_units
 from train.checkpoints import TrainedPartsTrainer, last_checkpoint
 from train.fea.questions import TEMPLATES, as_asked, ask
-from train.fea.talk import scope, turn
+from train.fea.talk import is_held_out, scope, turn
 from train.fea.writer import movement, reasoning, summary
 from train.mini.faces import Faces
 from train.mini.instruct import Facts, told_facts
@@ -96,7 +96,8 @@ def question_and_answer(
     else:
         question, answer = turn(expression, aus, rng)
     if kind not in TEMPLATES or question != TEMPLATES[kind][0]:  # the page's own stay as they are
-        question = with_words_lost(question, lost, rng)
+        shorter = with_words_lost(question, lost, rng)
+        question = question if is_held_out(shorter) else shorter
     return exchange(question, answer)
 
 
