@@ -39,6 +39,11 @@ UNLABELLED_PLANS = ((0.5, "e"), (0.5, "et"))
 KINDS = "eamsrt"
 
 
+def exchange(question: str, answer: str) -> list[Message]:
+    """Return a question and its answer."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
 def converse(plan: str, facts: Facts, rng: random.Random) -> list[Message]:
     """Write a conversation about one face after a plan."""
     expression, aus = facts
@@ -58,10 +63,7 @@ def converse(plan: str, facts: Facts, rng: random.Random) -> list[Message]:
             question, answer = (
                 turn(expression, aus, rng) if aus is not None else scope(expression, (), rng)
             )
-        messages += [
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": answer},
-        ]
+        messages += exchange(question, answer)
     return messages
 
 

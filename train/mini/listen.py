@@ -34,19 +34,21 @@ from feallm.conversation import IGNORE_INDEX, Message, encode
 from feallm.device import trains_in_bf16
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.generation import embed
-from feallm.prompts import ACTION_UNITS_QUESTION, EXPRESSION_QUESTION, list_action_units
 from train.checkpoints import TrainedPartsTrainer, last_checkpoint
-from train.fea.questions import TEMPLATES, as_asked, ask
-from train.fea.talk import is_held_out, scope, turn
-from train.fea.writer import movement, reasoning, summary
+from train.fea.questions import TEMPLATES, as_asked
+from train.fea.talk import is_held_out, scope
 from train.mini.faces import Faces
-from train.mini.instruct import Facts, told_facts
+from train.mini.instruct import Facts, converse, exchange, told_facts
 from train.mini.tree import ROOT, Tree, stacked
 from train.order import Order, draws
 from train.result import write_bf16
 
 FIRST_WORDS = (0.4, 0.2, 0.1, 0.05, 0.03, 0.02)
 """Weights of an answer's first tokens."""
+REST = 0.2
+"""What all its other tokens weigh together."""
+WRITTEN_OUT = 0.12
+"""Share of answers that are not cut off."""
 BEGUN = 12
 """So many tokens of an answer that is cut off are kept at most."""
 WRITTEN_OUT_ALONE = 0.4
@@ -72,41 +74,21 @@ def with_words_lost(question: str, share: float, rng: random.Random) -> str:
     return " ".join(words)
 
 
-def exchange(question: str, answer: str) -> list[Message]:
-    """Return a question and its answer."""
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
 def question_and_answer(
     facts: Facts, lost: float, rng: random.Random, kinds: dict[str, int] = KINDS
 ) -> list[Message]:
     """Return a question of a drawn kind about a face, and its answer."""
-    expression, aus = facts
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
-    if kind in TEMPLATES:
-        answers = {
-            "summary": lambda: summary(expression, aus, rng),
-            "movement": lambda: movement(aus, rng),
-            "reasoning": lambda: reasoning(expression, aus, rng),
-        }
-        question, answer = ask(kind, rng), answers[kind]()
-    elif kind == "scope":
-        question, answer = scope(expression, aus, rng)
+    if kind == "scope":
+        question, answer = scope(*facts, rng)
         question = as_asked(question, rng)
     else:
-        question, answer = turn(expression, aus, rng)
+        asked, answered = converse(kind[0], facts, rng)  # its plans are of first letters
+        question, answer = asked["content"], answered["content"]
     if kind not in TEMPLATES or question != TEMPLATES[kind][0]:  # the page's own stay as they are
         shorter = with_words_lost(question, lost, rng)
         question = question if is_held_out(shorter) else shorter
     return exchange(question, answer)
-
-
-def short(expression: str, aus: tuple[int, ...]) -> list[list[Message]]:
-    """Return the two short questions with their answers."""
-    return [
-        exchange(EXPRESSION_QUESTION, f"{expression}."),
-        exchange(ACTION_UNITS_QUESTION, list_action_units(aus)),
-    ]
 
 
 class Questions(Dataset):
@@ -131,8 +113,8 @@ class Questions(Dataset):
         seed: int,
         branches: int,
         lost: float,
-        written_out: float = 0.12,
-        rest: float = 0.2,
+        written_out: float = WRITTEN_OUT,
+        rest: float = REST,
     ):
         self.readings, self.tokenizer, self.seed = readings, tokenizer, seed
         self.branches, self.lost = branches, lost
@@ -155,10 +137,8 @@ class Questions(Dataset):
         )
         facts = own if rng.random() < OWN else told_facts(rng)
         row = Row(self.tokenizer, len(face), self.rest)
-        expression, units = short(*facts)
-        told = row.add(row.root, [*expression, *units], kept=True)
-        expression, units = short(*own)
-        row.add(row.root, [*units, *expression], kept=True)
+        told = row.add(row.root, converse("ea", facts, rng), kept=True)
+        row.add(row.root, converse("ae", own, rng), kept=True)
         shared = len(row.tree)
         for _ in range(self.branches):
             talk = question_and_answer(facts, self.lost, rng)
@@ -179,15 +159,16 @@ class Row:
     """A tree of talks about one face, as it grows."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, num_image_tokens: int, rest: float = 0.2
+        self, tokenizer: PreTrainedTokenizerBase, num_image_tokens: int, rest: float = REST
     ):
         self.tokenizer, self.num_image_tokens, self.rest = tokenizer, num_image_tokens, rest
         self.tree, self.weights, self.kept = Tree(), [], []
         ids, _ = self._encoded([{"role": "user", "content": ""}])
         image = tokenizer.convert_tokens_to_ids("<image>")
-        self._beginning = ids[: len(ids) - ids[::-1].index(image)]
-        self._said: list[list[Message]] = []  # up to the end of each branch
-        self.root = self._branch(self._beginning, ROOT, [])
+        beginning = ids[: len(ids) - ids[::-1].index(image)]
+        self._said: list[list[Message]] = [[]]  # up to the end of each branch, and its length
+        self._lengths = [len(beginning)]
+        self.root = self._branch(beginning, ROOT)
 
     def _encoded(self, talk: list[Message]) -> tuple[list[int], list[int]]:
         return encode(talk, self.tokenizer, self.num_image_tokens)
@@ -206,13 +187,13 @@ class Row:
             kept: the answers are to be expected as at the start; else the one answer is learnt.
             written_out: it is not cut off.
         """
-        before = self._said[parent]
-        said = [*before, *talk]
-        begin = len(self._encoded(before)[0]) if before else len(self._beginning)
-        ids, labels = (part[begin:] for part in self._encoded(said))
+        self._said.append([*self._said[parent], *talk])
+        ids, labels = self._encoded(self._said[-1])
+        self._lengths.append(len(ids))
+        ids, labels = (part[self._lengths[parent] :] for part in (ids, labels))
         answered = [label != IGNORE_INDEX for label in labels]
         if kept:
-            return self._branch(ids, parent, said, kept=answered)
+            return self._branch(ids, parent, kept=answered)
         length = sum(answered)
         others = max(length - len(FIRST_WORDS), 0)
         weights = [0.0] * (len(ids) - length) + [
@@ -220,17 +201,15 @@ class Row:
             *[self.rest / max(others, 1)] * others,
         ]
         end = len(ids) if written_out else len(ids) - length + min(length, BEGUN)
-        return self._branch(ids[:end], parent, said, weights[:end])
+        return self._branch(ids[:end], parent, weights[:end])
 
     def _branch(
         self,
         ids: list[int],
         parent: int,
-        said: list[Message],
         weights: list[float] | None = None,
         kept: list[bool] | None = None,
     ) -> int:
-        self._said.append(said)
         self.weights += weights or [0.0] * len(ids)
         self.kept += kept or [False] * len(ids)
         return self.tree.add(ids, parent)
@@ -338,9 +317,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="faces of a step")
     parser.add_argument("--branches", type=int, default=10, help="questions about a face")
     parser.add_argument("--lost", type=float, default=0.2, help="share of them that lose words")
-    parser.add_argument("--written-out", type=float, default=0.12, help="share of whole answers")
+    parser.add_argument("--written-out", type=float, default=WRITTEN_OUT, help="share of answers")
     parser.add_argument(
-        "--rest", type=float, default=0.2, help="weight of what follows first words"
+        "--rest", type=float, default=REST, help="weight of what follows first words"
     )
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--faces", type=int, default=2048, help="drawn from the training faces")
