@@ -317,7 +317,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="faces of a step")
     parser.add_argument("--branches", type=int, default=10, help="questions about a face")
     parser.add_argument("--lost", type=float, default=0.2, help="share of them that lose words")
-    parser.add_argument("--written-out", type=float, default=WRITTEN_OUT, help="share of answers")
+    parser.add_argument(
+        "--written-out", type=float, default=WRITTEN_OUT, help="share of the answers not cut off"
+    )
     parser.add_argument(
         "--rest", type=float, default=REST, help="weight of what follows first words"
     )
