@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_train import made_packs
 
-from feallm import Predictor
+from feallm import FEALLMConfig, Predictor
 from feallm.conversation import encode
 from feallm.facs import AUS, EXPRESSIONS
 from feallm.generation import embed
@@ -180,3 +180,6 @@ def test_the_stage_goes_on_from_its_checkpoint_and_what_it_leaves_opens(
     for name, weight in first.items():
         assert weight.equal(second[name]), name
     assert results[0].analyse(portrait.resize((96, 96))).summary
+    written = FEALLMConfig.from_pretrained(tmp_path / "whole" / "final")
+    parts = (written, written.text_config, written.vision_config)
+    assert {part.dtype for part in parts} == {torch.bfloat16}

@@ -50,8 +50,12 @@ def write_bf16(model: PreTrainedModel, state: dict[str, torch.Tensor], folder: P
     for value in state.values():
         cast.setdefault(value.data_ptr(), value.to(torch.bfloat16))
     state = {name: cast[value.data_ptr()] for name, value in state.items()}
-    model.config.dtype = torch.bfloat16
     model.save_pretrained(folder, state_dict=state, max_shard_size=size)
+    # it says the model's own type, not that of the weights it wrote
+    config = FEALLMConfig.from_pretrained(folder)
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = torch.bfloat16
+    config.save_pretrained(folder)
 
 
 def merge(folder: Path) -> None:

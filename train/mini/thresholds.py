@@ -30,7 +30,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from sklearn.model_selection import GroupKFold
 
-from feallm import Predictor
+from feallm import FEALLMConfig, Predictor
 from feallm.facs import AUS, EXPRESSIONS
 from train.metrics import expression_figures, f1
 from train.mini.faces import Faces
@@ -149,15 +149,19 @@ def main() -> None:
     rows = spread(len(wild), FITTED_ON)
     shares, truth = raw_expressions(predictor, wild, rows), wild.majority()[list(rows)]
     config.expression_sharpness, config.expression_bias = calibration(shares, truth)
-    fields = ("expression_sharpness", "expression_bias")
-    print({field: getattr(config, field) for field in fields})
+    fitted = {f: getattr(config, f) for f in ("expression_sharpness", "expression_bias")}
+    print(fitted)
     others = on_other_faces(shares, truth)
     print("FER+ valid, faces not fitted on:", others)
     args.out.mkdir(parents=True, exist_ok=True)
     for file in args.model.iterdir():
         if file.suffix in (".safetensors", ".json"):
             shutil.copyfile(file, args.out / file.name)
-    config.save_pretrained(args.out)
+    fitted["action_unit_thresholds"] = thresholds
+    shipped = FEALLMConfig.from_pretrained(args.out)  # the predictor's tells its own dtype
+    for field, value in fitted.items():
+        setattr(shipped, field, value)
+    shipped.save_pretrained(args.out)
     mean_f1 = float(np.mean(list(strangers.values())))
     print(json.dumps({"au_f1": strangers, "au_mean_f1": mean_f1, "expression": others}))
 
