@@ -121,9 +121,10 @@ def test_disagreements_are_named():
 
 
 def test_talk_is_none_of_the_three_kinds():
+    topics = [topic for topic in talk.TOPICS if topic is not talk.named]  # it may be the reasoning
     for seed in range(400):
-        pattern, answer = talk.turn(*facts(seed))
-        assert agreement.kind_of(answer) is None
+        pattern, answer = topics[seed % len(topics)](*facts(seed))
+        assert agreement.kind_of(answer) is None, pattern
 
 
 def test_the_short_answers_are_no_part_of_an_analysis():
