@@ -165,6 +165,12 @@ def counterfactual(expression: str, aus: tuple[int, ...], rng: random.Random) ->
     )
 
 
+def _are(units: tuple[int, ...], state: str) -> str:
+    """Return "AU1 (inner brow raiser) is missing", of several "are"."""
+    verb = "is" if len(units) == 1 else "are"
+    return f"{join([describe(k) for k in units])} {verb} {state}"
+
+
 def why_not(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     other = rng.choice([e for e in EXPRESSIONS if e != expression])
     question = rng.choice(
@@ -188,8 +194,7 @@ def why_not(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
             )
         return question, f"It could be close, but the face as a whole reads as {expression}."
     if lacks:
-        verb = "is" if len(lacks) == 1 else "are"
-        return question, f"For {other}, {join([describe(k) for k in lacks])} {verb} missing."
+        return question, f"For {other}, {_are(lacks, 'missing')}."
     return (
         question,
         f"Some signs of {other} are there, but the face as a whole reads as {expression}.",
@@ -719,11 +724,9 @@ def named(expression: str, aus: tuple[int, ...], rng: random.Random) -> Turn:
     instead = f"The face reads as {expression} rather than {other}"
     helps, lacks = supporting(expression, aus), missing(other, aus)
     if other == "Neutral" and helps:
-        are = "is" if len(helps) == 1 else "are"
-        return question, f"{instead}: {join([describe(k) for k in helps])} {are} active."
+        return question, f"{instead}: {_are(helps, 'active')}."
     if lacks:
-        are = "is" if len(lacks) == 1 else "are"
-        return question, f"{instead}: {join([describe(k) for k in lacks])} {are} missing."
+        return question, f"{instead}: {_are(lacks, 'missing')}."
     return question, f"{instead}."
 
 
