@@ -88,10 +88,10 @@ def analyse_photo(
         if notes:
             result["note"] = notes
         if question:
+            # too long a question is found here: a lent GPU's worker would hide what it is about
+            asked = predictor.fitting(reading, [{"role": "user", "content": question}])
             result["question"] = question
-            result["answer"] = "".join(
-                predictor.stream(reading, [{"role": "user", "content": question}])
-            ).strip()
+            result["answer"] = "".join(predictor.stream(reading, asked)).strip()
         yield result
 
 

@@ -4,6 +4,7 @@ import pickle
 import socket
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ import app
 from feallm import Predictor
 from feallm.loading import ModelError
 from feallm.predictor import MINI
+from page import api
+from page.handlers import MAX_QUESTION
 
 PORT_PROBLEM = app.port_problem
 """What `launched` takes away, so that the tests need no port to be free."""
@@ -65,6 +68,21 @@ def test_every_call_of_the_model_survives_the_way_to_a_lent_gpu(lender, portrait
     talk = [{"role": "user", "content": "What emotion is this, and why?"}]
     assert "".join(predictor.stream(reading, talk, 0.0)).strip()
     assert len(occlude(predictor, reading).expressions) == 16
+
+
+def test_a_question_too_long_is_named_though_a_worker_would_hide_it(
+    monkeypatch, tmp_path, portrait
+):
+    def in_a_worker(*_):
+        raise gr.Error("GPU worker error: QuestionTooLong")
+
+    predictor = Predictor()
+    monkeypatch.setattr(predictor, "stream", in_a_worker)
+    monkeypatch.setattr(api, "uploaded", lambda photo: photo)
+    portrait.save(tmp_path / "portrait.png")
+    question = "\u0bb9" * (MAX_QUESTION - 1)  # a letter of many tokens
+    said = api.Api(predictor).analyze(tmp_path / "portrait.png", question)
+    assert said == [{"error": "This question is too long for the model."}]
 
 
 def test_a_space_starts_even_when_the_model_cannot_be_loaded(monkeypatch, lender, launched, capsys):
